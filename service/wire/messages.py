@@ -1,0 +1,273 @@
+"""Every message that crosses a process boundary of the service.
+
+Two conversations exist. On the *control* channel the supervisor starts, attaches and drains a child. On the *data*
+channels the gateway sends work to decoders and workers. Processes import this file and never one another. All are
+tagged msgspec structs in MessagePack; images never travel here, only the number of the slot that holds them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["gateway", "decoder", "worker"]
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages: immutable, and encoded as an array with its type in front."""
+
+
+# --- control: supervisor <-> child -----------------------------------------------------------------------------
+
+
+class Start(Message, frozen=True):
+    """First message to every child. Descriptors that come with it, in order: pixel arena, body arena, pulse board,
+    and for the gateway its listening HTTP socket."""
+
+    role: Role
+    index: int
+    config: bytes
+    pixel_slots: int
+    pixel_slot_bytes: int
+    body_slots: int
+    body_slot_bytes: int
+    pulse_records: int
+    first_pulse: int
+
+
+class Attach(Message, frozen=True):
+    """A new data channel. One end goes to the gateway, the other to the decoder or worker that `role` and `index`
+    name; the descriptor comes with the message. To a peer it also means: the former gateway is gone."""
+
+    role: Role
+    index: int
+
+
+class Drain(Message, frozen=True):
+    """Finish what is in flight and exit 0; keep accepting for `grace` seconds before the port closes."""
+
+    grace: float
+
+
+class Ready(Message, frozen=True):
+    """A child has finished starting (a worker: every model is loaded and warm)."""
+
+
+class Failed(Message, frozen=True):
+    """A child cannot start, and starting it again would not help; `reason` is one line for the operator."""
+
+    reason: str
+
+
+class Restarts(Message, frozen=True):
+    """Supervisor to gateway: how often each kind of child has been restarted so far."""
+
+    counts: dict[str, int]
+
+
+Control = Start | Attach | Drain | Ready | Failed | Restarts
+
+
+# --- data: gateway <-> decoder ---------------------------------------------------------------------------------
+
+
+class Fitting(Message, frozen=True):
+    """How an image becomes the network's input; the manifest's transform on the wire."""
+
+    fit: Literal["crop", "stretch", "letterbox"]
+    height: int
+    width: int
+    fill: tuple[int, int, int]
+
+
+class Geometry(Message, frozen=True):
+    """Where the network's input lies in the image as displayed (EXIF orientation applied).
+
+    `width` and `height` are the displayed image's pixels. `box` (x0, y0, x1, y1, in those pixels) is the part of the
+    image plane that the input covers; with letterbox it reaches beyond the image. A point (u, v) in 0..1 of the input
+    lies at x = x0 + u * (x1 - x0), y = y0 + v * (y1 - y0).
+    """
+
+    width: int
+    height: int
+    box: tuple[float, float, float, float]
+
+
+class Decode(Message, frozen=True):
+    """Turn the `body_bytes` bytes in a body slot into uint8 RGB pixels in a pixel slot."""
+
+    id: int
+    body_slot: int
+    body_bytes: int
+    pixel_slot: int
+    generation: int
+    fitting: Fitting
+
+
+class Decoded(Message, frozen=True):
+    """The pixels are in the slot. `seconds` is the decoder's own time for this image."""
+
+    id: int
+    generation: int
+    geometry: Geometry
+    seconds: float
+
+
+class Undecoded(Message, frozen=True):
+    """The image was refused; `code` is a key of service.errors.STATUS."""
+
+    id: int
+    code: str
+    message: str
+    seconds: float
+
+
+FromDecoder = Decoded | Undecoded
+ToDecoder = Decode
+
+
+# --- data: gateway <-> worker ----------------------------------------------------------------------------------
+
+
+class Options(Message, frozen=True):
+    """What the client asked of the result; a task reads those it knows."""
+
+    top_k: int = 5
+    threshold: float = 0.3
+    max_detections: int = 100
+    mask: Literal["rle", "png", "polygons"] = "rle"
+
+
+class Work(Message, frozen=True):
+    """One item of a batch."""
+
+    id: int
+    slot: int
+    generation: int
+    geometry: Geometry
+    options: Options
+
+
+class Run(Message, frozen=True):
+    """Run one batch of one lane."""
+
+    batch: int
+    model: str
+    level: str
+    items: list[Work]
+
+
+class Prediction(Message, frozen=True):
+    """One class of a classification."""
+
+    index: int
+    score: float
+
+
+class Classification(Message, frozen=True):
+    """Top-k classes, best first."""
+
+    predictions: list[Prediction]
+
+
+class Detection(Message, frozen=True):
+    """One object; `box` is (x0, y0, x1, y1) in pixels of the displayed image."""
+
+    index: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Detections(Message, frozen=True):
+    """Objects above the threshold, best first."""
+
+    objects: list[Detection]
+
+
+class Segment(Message, frozen=True):
+    """One class present in a mask and its area in pixels of the displayed image."""
+
+    index: int
+    area: int
+    rle: str = ""
+    polygons: list[list[float]] = []
+
+
+class Segmentation(Message, frozen=True):
+    """Per-pixel classes at the displayed image's size (`size` is height, width).
+
+    `format` says how: `rle` and `polygons` are held per segment (and `rle` of all that is not background here),
+    `png` is one image in `png`.
+    """
+
+    size: tuple[int, int]
+    format: Literal["rle", "png", "polygons"]
+    segments: list[Segment]
+    png: bytes = b""
+    rle: str = ""
+
+
+Result = Classification | Detections | Segmentation
+
+
+class Done(Message, frozen=True):
+    """One item's result."""
+
+    id: int
+    generation: int
+    result: Result
+
+
+class Undone(Message, frozen=True):
+    """One item's failure that concerns that item alone."""
+
+    id: int
+    generation: int
+    code: str
+    message: str
+
+
+class Ran(Message, frozen=True):
+    """A batch is finished; times are seconds of the worker's own clock."""
+
+    batch: int
+    items: list[Done | Undone]
+    infer: float
+    post: float
+
+
+class RunFailed(Message, frozen=True):
+    """The batch as a whole failed. `kind`: `batch` may succeed in parts, `oom` may succeed if smaller."""
+
+    batch: int
+    kind: Literal["batch", "oom"]
+
+
+class Timing(Message, frozen=True):
+    """The measured profile of one lane on this worker: seconds for a batch of n are `a + b * n`."""
+
+    level: str
+    a: float
+    b: float
+
+
+class Loaded(Message, frozen=True):
+    """One model that a worker serves."""
+
+    model: str
+    backend: str
+    load_seconds: float
+    timings: list[Timing]
+
+
+class Hello(Message, frozen=True):
+    """A worker's first message to each gateway: what it has loaded, and how many batches it runs at a time."""
+
+    engines: int
+    max_batch: int
+    models: list[Loaded]
+
+
+FromWorker = Hello | Ran | RunFailed
+ToWorker = Run
