@@ -24,7 +24,6 @@ STATUS: dict[str, int] = {
     "client_closed_request": 499,
     "internal": 500,
     "starting": 503,
-    "draining": 503,
     "unavailable": 503,
     "deadline_exceeded": 504,
 }

@@ -1,10 +1,13 @@
-"""Stopping without losing anyone: accept for a while, then refuse, then leave when nothing is in flight."""
+"""Stopping without losing anyone: not ready any more, but answering for a while; then the port closes.
+
+Whoever got a connection before it closed is still answered, so there is no phase in which requests are refused.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-Phase = Literal["serving", "leaving", "refusing", "done"]
+Phase = Literal["serving", "leaving", "closed"]
 
 
 class Drain:
@@ -18,10 +21,8 @@ class Drain:
         closes_at = now + grace
         self._closes_at = closes_at if self._closes_at is None else min(closes_at, self._closes_at)
 
-    def phase(self, now: float, in_flight: int) -> Phase:
-        """`leaving`: not ready any more, but answers; `refusing`: new requests get 503; `done`: the process may end."""
+    def phase(self, now: float) -> Phase:
+        """`leaving`: not ready, each answer closes its connection; `closed`: no new connections."""
         if self._closes_at is None:
             return "serving"
-        if now < self._closes_at:
-            return "leaving"
-        return "refusing" if in_flight else "done"
+        return "leaving" if now < self._closes_at else "closed"

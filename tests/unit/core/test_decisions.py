@@ -75,18 +75,17 @@ def test_a_child_that_was_healthy_starts_again_at_once() -> None:
 
 def test_drain_in_order() -> None:
     drain = Drain()
-    assert drain.phase(100.0, in_flight=0) == "serving"
+    assert drain.phase(100.0) == "serving"
     drain.begin(now=100.0, grace=2.0)
-    assert drain.phase(101.0, in_flight=0) == "leaving"
-    assert drain.phase(102.0, in_flight=3) == "refusing"
-    assert drain.phase(102.0, in_flight=0) == "done"
+    assert drain.phase(101.9) == "leaving"
+    assert drain.phase(102.0) == "closed"
 
 
 def test_a_second_drain_only_shortens() -> None:
     drain = Drain()
     drain.begin(now=0.0, grace=1.0)
     drain.begin(now=0.5, grace=60.0)
-    assert drain.phase(1.0, in_flight=0) == "done"
+    assert drain.phase(1.0) == "closed"
 
 
 @pytest.mark.parametrize(

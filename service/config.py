@@ -1,0 +1,257 @@
+"""Configuration: the only place that reads flags, the environment and files.
+
+Precedence: flag, then `SQUINT_*` variable, then `squint.toml`, then the default below. Everything is resolved once,
+before a process is started, into the frozen `Config` that travels to each process.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from service.errors import ConfigError
+from service.settings import MODEL_SETTINGS, SETTINGS, BackendName, LogLevel, Setting, Several
+
+__all__ = [
+    "BackendName",
+    "Config",
+    "Limits",
+    "LogLevel",
+    "ModelConfig",
+    "Priority",
+    "decode",
+    "defaults",
+    "encode",
+    "load",
+]
+
+Priority = Literal["high", "normal", "low"]
+FILE = "squint.toml"
+MAX_FILE_BYTES = 1 << 20
+SHIPPED_MODELS = str(Path(__file__).resolve().parent.parent / "models" / "zoo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a request may cost; everything beyond is refused before it costs anything."""
+
+    body_bytes: int = 20_000_000
+    jpeg_pixels: int = 50_000_000
+    pixels: int = 25_000_000
+    side: int = 16_384
+    images: int = 16
+    decode_seconds: float = 2.0
+    upload_seconds: float = 30.0
+    in_flight: int = 256
+    pending_bytes: int = 128_000_000
+    default_timeout_ms: int = 10_000
+    max_timeout_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What the operator sets for one model."""
+
+    backend: BackendName | None = None
+    default_level: str = "full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration of one service."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    models: tuple[str, ...] = (SHIPPED_MODELS,)
+    backend: BackendName = "auto"
+    allow_fake: bool = False
+    fake_batch_ms: float = 0.0
+    fake_item_ms: float = 0.0
+    workers: int = 1
+    threads: int = 2
+    decoders: int = 2
+    max_batch: int = 32
+    cache_dir: str = ""
+    drain_seconds: float = 2.0
+    load_seconds: float = 120.0
+    max_crashes: int = 10
+    log_level: LogLevel = "info"
+    cors_origins: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    model: dict[str, ModelConfig] = field(default_factory=dict)
+
+
+def encode(config: Config) -> bytes:
+    """The configuration as bytes, for a child process."""
+    return msgspec.json.encode(config)
+
+
+def decode(data: bytes) -> Config:
+    """The inverse of encode."""
+    return msgspec.json.decode(data, type=Config)
+
+
+def load(arguments: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration of this start.
+
+    `arguments` maps the name of a setting (`http-port`) to the text of its flag, or to a list of texts; `config`
+    names the file. `environment` is the process's own unless a test passes another. Raises ConfigError.
+    """
+    arguments = {name: value for name, value in (arguments or {}).items() if value is not None}
+    environment = os.environ if environment is None else environment
+    path = str(arguments.get("config") or environment.get("SQUINT_CONFIG") or "")
+    table = _read(Path(path or FILE), required=bool(path))
+    models = table.pop("model", {})
+    values = defaults(environment)
+    values |= _from_table(table, SETTINGS, f"{path or FILE}: ")
+    for setting in SETTINGS:
+        if environment.get(setting.variable):
+            text = environment[setting.variable]
+            values[setting.field] = _parsed(setting, f"{setting.variable}={text}", text)
+        if setting.name in arguments:
+            given = arguments[setting.name]
+            values[setting.field] = _parsed(setting, f"{setting.flag} {_joined(given)}", given)
+    config = _built(values, _models(models, path or FILE))
+    _check(config)
+    return config
+
+
+def defaults(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Field -> default, for this machine and user."""
+    cpus = _cpus()
+    values = {setting.field: _default(setting.field) for setting in SETTINGS}
+    home = environment.get("HOME") or os.path.expanduser("~")
+    cache = environment.get("XDG_CACHE_HOME", "")
+    values["cache_dir"] = os.path.join(cache if os.path.isabs(cache) else os.path.join(home, ".cache"), "squint")
+    values["threads"] = min(cpus, 16)
+    values["decoders"] = max(2, min(8, cpus // 4))
+    return values
+
+
+def shown_defaults() -> dict[str, str]:
+    """Setting -> its default in words that hold on every machine, for help and documents."""
+    return {
+        setting.name: setting.default or setting.kind.show(_default(setting.field)) or "none" for setting in SETTINGS
+    }
+
+
+def _default(name: str) -> Any:
+    """What the dataclasses above say."""
+    return getattr(Limits(), name.removeprefix("limits.")) if name.startswith("limits.") else getattr(Config(), name)
+
+
+def _cpus() -> int:
+    """CPUs this process may use: those it may be scheduled on, or fewer where a container has a quota."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cpus, round(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cpus
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    """The TOML file; nothing when it is absent and nobody named it."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.loads(file.read(MAX_FILE_BYTES).decode())
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"{path}: no such file; --config takes the path of a TOML file") from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _from_table(table: Mapping[str, Any], settings: Sequence[Setting], where: str) -> dict[str, Any]:
+    """Field -> value of one TOML table, whose keys must all be known."""
+    known = {setting.key: setting for setting in settings}
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(f"{where}unknown key {key!r}; {hint}known keys are {', '.join(sorted(known))}")
+        setting = known[key]
+        shown = f"{where}{key} = {value!r}"
+        if type(value) not in setting.kind.types or (isinstance(value, list) and {type(x) for x in value} - {str}):
+            raise _refused(setting, shown)
+        values[setting.field] = _parsed(setting, shown, value if isinstance(value, list) else _text(value))
+    return values
+
+
+def _models(tables: Any, file: str) -> dict[str, ModelConfig]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ConfigError(f"{file}: model: expected tables [model.NAME]")
+    return {
+        name: ModelConfig(**_from_table(table, MODEL_SETTINGS, f"{file}: [model.{name}]: "))
+        for name, table in tables.items()
+    }
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _joined(given: Any) -> str:
+    return " ".join(given) if isinstance(given, list | tuple) else _text(given)
+
+
+def _parsed(setting: Setting, shown: str, given: Any) -> Any:
+    try:
+        if isinstance(given, list | tuple) and isinstance(setting.kind, Several):
+            return tuple(setting.kind.item.parse(item) for item in given)
+        return setting.kind.parse(_text(given))
+    except ValueError:
+        raise _refused(setting, shown) from None
+
+
+def _refused(setting: Setting, shown: str) -> ConfigError:
+    line = "".join(character if character.isprintable() else "?" for character in shown)
+    return ConfigError(f"{line[:160]}: expected {setting.kind.accepted}")
+
+
+def _built(values: Mapping[str, Any], models: dict[str, ModelConfig]) -> Config:
+    plain = {name: value for name, value in values.items() if not name.startswith("limits.")}
+    limits = {name.removeprefix("limits."): value for name, value in values.items() if name.startswith("limits.")}
+    plain["models"] = tuple(os.path.abspath(os.path.expanduser(path)) for path in plain["models"])
+    plain["cache_dir"] = os.path.abspath(os.path.expanduser(plain["cache_dir"]))
+    return Config(**plain, limits=Limits(**limits), model=models)
+
+
+def _check(config: Config) -> None:
+    """What no single setting can know."""
+    limits = config.limits
+    fake = config.backend == "fake" or any(model.backend == "fake" for model in config.model.values())
+    if not config.models:
+        raise ConfigError("--models: expected at least one directory")
+    if fake and not config.allow_fake:
+        raise ConfigError("--backend fake: expected --allow-fake with it; it answers nonsense and is for tests only")
+    if config.http_port == config.grpc_port != 0:
+        raise ConfigError(f"--grpc-port {config.grpc_port}: expected another port than --http-port")
+    if limits.default_timeout_ms > limits.max_timeout_ms:
+        longest = limits.max_timeout_ms
+        raise ConfigError(f"--timeout-ms {limits.default_timeout_ms}: expected at most --max-timeout-ms, {longest}")
+    if limits.body_bytes > limits.pending_bytes:
+        least = limits.body_bytes / 1e6
+        raise ConfigError(f"--pending-mb {limits.pending_bytes / 1e6:g}: expected at least --max-body-mb, {least:g}")
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of every child process: what Python needs to start, and libraries kept from making thread pools
+    of their own (decoders and engine threads are the parallelism here)."""
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")

@@ -1,0 +1,81 @@
+"""The FastAPI application: routers, and one shape for every error."""
+
+from __future__ import annotations
+
+import traceback
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+
+from service import log
+from service.errors import Refusal
+from service.gateway import health, routes
+from service.gateway.routes import Gateway, error_response, request_id
+from service.version import VERSION
+
+_ABOUT = """Classify, detect and segment images. An answer always says which model, level and backend served it and
+where its time went. Every error has the same shape: a sentence, a code, and the request's id."""
+
+
+def create(gateway: Gateway) -> FastAPI:
+    """The application around one gateway."""
+    app = FastAPI(title="Squint", version=VERSION, description=_ABOUT, redoc_url=None)
+    app.state.gateway = gateway
+    app.include_router(routes.router)
+    app.include_router(health.router)
+    app.add_api_route("/", _root, methods=["GET"], summary="Where things are")
+    app.add_exception_handler(Refusal, _on_refusal)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_bug)
+    if gateway.config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(gateway.config.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "X-Squint-Level", "Server-Timing", "Retry-After"],
+        )
+    return app
+
+
+async def _root() -> Response:
+    links = {"service": "squint", "version": VERSION, "models": "/v1/models", "docs": "/docs", "ready": "/readyz"}
+    return Response(msgspec.json.encode(links), media_type="application/json")
+
+
+def _error(request: Request, refusal: Refusal) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    gateway.metrics.refused(refusal.code)
+    return error_response(refusal, request_id(request))
+
+
+async def _on_refusal(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        return await _on_bug(request, error)
+    return _error(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 404:
+        return _error(request, Refusal("not_found", "no such path; see /docs"))
+    if status == 405:
+        response = _error(request, Refusal("method_not_allowed", "this path does not take that method"))
+        if isinstance(error, HTTPException) and error.headers:
+            response.headers.update(error.headers)
+        return response
+    return _error(request, Refusal("bad_request", "the request is malformed"))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    return _error(request, Refusal("bad_request", "the request is malformed"))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    """A bug of ours: the operator gets the trace, the client only a code."""
+    log.event("bug", severity="error", error=type(error).__name__, trace=traceback.format_exception(error)[-1])
+    return _error(request, Refusal("internal", "an internal error; the operator can find it by the request id"))

@@ -1,0 +1,324 @@
+"""The engine: carries out what the core decides. HTTP and gRPC reach the core through here and nowhere else.
+
+`admit` before the body is read, `submit` with the body; both may refuse. The engine owns the slots, the timers and
+the data channels; it takes no decision of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from service.core.batching import Profile
+from service.core.dispatch import DECODER_DEPTH, Answer, CloseReason, Dispatcher, StartDecode, StartRun
+from service.core.queue import Item, LaneKey
+from service.errors import Refusal
+from service.gateway.catalogue import Catalogue, Entry
+from service.gateway.pool import Pool
+from service.metrics import Metrics
+from service.wire import messages
+from service.wire.messages import Geometry, Options, Role
+from service.wire.slots import Arena, Slot, SlotTable
+
+_DISCARD_ABOVE = 1 << 20
+"""A body slot that held more than this gives its pages back, so that one large upload does not stay resident."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a request wants, protocol aside."""
+
+    entry: Entry
+    lane: LaneKey
+    deadline: float
+    priority: int
+    options: Options
+
+
+class Outcome(msgspec.Struct):
+    """What became of one image; times are seconds."""
+
+    result: messages.Result | None = None
+    refusal: Refusal | None = None
+    decode: float = 0.0
+    queue: float = 0.0
+    infer: float = 0.0
+    post: float = 0.0
+    batch: int = 0
+    closed: CloseReason | str = ""
+
+
+class Ticket(msgspec.Struct, eq=False):
+    """One admitted image under way; `outcome` is complete when `done` is."""
+
+    item: Item
+    ask: Ask
+    done: asyncio.Future[None]
+    outcome: Outcome
+    body: bytes | bytearray = b""
+    slot: Slot | None = None
+    body_slot: int = -1
+    geometry: Geometry | None = None
+    busy: bool = False
+    """Another process may touch the pixel slot, so it cannot be handed out again."""
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        catalogue: Catalogue,
+        pool: Pool,
+        pixels: Arena,
+        bodies: Arena,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._core = dispatcher
+        self._catalogue = catalogue
+        self._pool = pool
+        self._slots = SlotTable(pixels.slots)
+        self._bodies = bodies
+        self._metrics = metrics
+        self.clock = clock
+        self._ids = itertools.count(1)
+        self._tickets: dict[int, Ticket] = {}
+        self._decoding: dict[int, dict[int, Ticket]] = {}
+        self._free_bodies: dict[int, list[int]] = {}
+        self._running: dict[int, tuple[int, list[Ticket]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Images admitted and not yet answered."""
+        return self._core.in_flight
+
+    def ready(self) -> bool:
+        """Requests can be answered now."""
+        return self._core.ready()
+
+    def admit(self, ask: Ask) -> Ticket:
+        """Take one image in before its body is read. Raises Refusal."""
+        now = self.clock()
+        item = self._core.admit(now, next(self._ids), ask.lane, ask.deadline, ask.priority)
+        ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome())
+        self._tickets[item.id] = ticket
+        self.idle.clear()
+        self._act()
+        return ticket
+
+    async def submit(self, ticket: Ticket, body: bytes | bytearray) -> Outcome:
+        """Hand in the body of an admitted image and wait for its one answer."""
+        ticket.body = body
+        self._core.submit(self.clock(), ticket.item)
+        self._act()
+        await ticket.done
+        return ticket.outcome
+
+    def cancel(self, ticket: Ticket) -> None:
+        """The client went away: the image is dropped wherever it is."""
+        self._core.cancel(self.clock(), ticket.item)
+        self._act()
+
+    def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
+        """The body of an admitted image did not come as it should."""
+        self._core.refuse(self.clock(), ticket.item, refusal)
+        self._act()
+
+    def queue_delay(self, lane: LaneKey) -> float:
+        """Predicted seconds until a new request of this lane would be answered; 0 before it is loaded."""
+        return self._core.load(lane).seconds if self._core.serves(lane) else 0.0
+
+    @property
+    def queued(self) -> int:
+        """Images that wait for a decoder or for a worker."""
+        return self._core.queued
+
+    # -- peers -------------------------------------------------------------------------------------------------
+
+    async def attach(self, role: Role, index: int, descriptor: int) -> None:
+        """A data channel to a decoder or worker; a worker counts once it has said Hello."""
+        if role == "decoder":
+            await self._pool.attach(role, index, descriptor, self._from_decoder, self._lost_decoder)
+            self._free_bodies[index] = [index * DECODER_DEPTH + k for k in range(DECODER_DEPTH)]
+            self._decoding[index] = {}
+            self._core.decoder_up(self.clock(), index)
+        else:
+            await self._pool.attach(role, index, descriptor, self._from_worker, self._lost_worker)
+        self._act()
+
+    def _lost_decoder(self, index: int) -> None:
+        for ticket in self._decoding.pop(index, {}).values():
+            ticket.busy = False
+            self._release(ticket)
+        self._core.decoder_down(self.clock(), index)
+        self._act()
+
+    def _lost_worker(self, index: int) -> None:
+        for batch in [number for number, (worker, _) in self._running.items() if worker == index]:
+            self._end_batch(batch)
+        self._core.worker_down(self.clock(), index)
+        self._act()
+
+    def _from_decoder(self, index: int, message: messages.FromDecoder) -> None:
+        ticket = self._decoding.get(index, {}).pop(message.id, None)
+        if ticket is None:
+            return
+        now = self.clock()
+        if len(ticket.body) > _DISCARD_ABOVE:
+            self._bodies.discard(ticket.body_slot)
+        self._free_bodies[index].append(ticket.body_slot)
+        ticket.busy = False
+        ticket.body = b""
+        ticket.outcome.decode = message.seconds
+        if isinstance(message, messages.Decoded):
+            ticket.geometry = message.geometry
+            self._core.decoded(now, index, ticket.item, message.seconds)
+        else:
+            refusal = Refusal(message.code, message.message)
+            self._core.undecoded(now, index, ticket.item, message.seconds, refusal)
+        self._release(ticket)
+        self._act()
+
+    def _from_worker(self, index: int, message: messages.FromWorker) -> None:
+        now = self.clock()
+        if isinstance(message, messages.Hello):
+            self._hello(now, index, message)
+        elif isinstance(message, messages.Ran):
+            self._ran(now, index, message)
+        else:
+            self._end_batch(message.batch)
+            self._core.run_failed(now, index, message.batch, message.kind)
+        self._act()
+
+    def _hello(self, now: float, index: int, hello: messages.Hello) -> None:
+        profiles = {}
+        for loaded in hello.models:
+            self._catalogue.note_loaded(loaded)
+            self._metrics.model_loaded(loaded.model, loaded.load_seconds)
+            for timing in loaded.timings:
+                profiles[LaneKey(loaded.model, timing.level)] = Profile(timing.a, timing.b)
+        self._core.worker_up(now, index, hello.engines, profiles, hello.max_batch)
+
+    def _ran(self, now: float, index: int, ran: messages.Ran) -> None:
+        failures: dict[int, Refusal] = {}
+        for done in ran.items:
+            ticket = self._tickets.get(done.id)
+            if ticket is None or ticket.slot is None or ticket.slot.generation != done.generation:
+                continue
+            ticket.outcome.infer = ran.infer
+            ticket.outcome.post = ran.post
+            if isinstance(done, messages.Done):
+                ticket.outcome.result = done.result
+            else:
+                failures[done.id] = Refusal(done.code, done.message)
+        self._end_batch(ran.batch)
+        self._core.ran(now, index, ran.batch, failures, ran.infer + ran.post)
+
+    # -- actions -----------------------------------------------------------------------------------------------
+
+    def _act(self) -> None:
+        for action in self._core.take_actions():
+            if isinstance(action, StartDecode):
+                self._start_decode(action)
+            elif isinstance(action, StartRun):
+                self._start_run(action)
+            else:
+                self._answer(action)
+        self._arm()
+
+    def _start_decode(self, action: StartDecode) -> None:
+        ticket = self._tickets[action.item.id]
+        if ticket.slot is None:
+            ticket.slot = self._slots.acquire()
+        if ticket.slot is None:
+            # Cannot happen while the arena holds a slot for every item that may be in flight or in a process.
+            raise RuntimeError("no free pixel slot")
+        ticket.body_slot = self._free_bodies[action.decoder].pop()
+        ticket.busy = True
+        self._decoding[action.decoder][action.item.id] = ticket
+        size = len(ticket.body)
+        self._bodies.view(ticket.body_slot)[:size] = ticket.body
+        self._pool.send(
+            "decoder",
+            action.decoder,
+            messages.Decode(
+                action.item.id,
+                ticket.body_slot,
+                size,
+                ticket.slot.index,
+                ticket.slot.generation,
+                ticket.ask.entry.fitting,
+            ),
+        )
+
+    def _start_run(self, action: StartRun) -> None:
+        tickets = [self._tickets[item.id] for item in action.items]
+        self._running[action.batch] = (action.worker, tickets)
+        works = []
+        for ticket in tickets:
+            ticket.busy = True
+            ticket.outcome.queue = ticket.item.started_at - ticket.item.queued_at
+            ticket.outcome.batch = len(tickets)
+            ticket.outcome.closed = action.reason
+            if ticket.slot is None or ticket.geometry is None:
+                raise RuntimeError("a queued item has no pixels")
+            works.append(
+                messages.Work(
+                    ticket.item.id, ticket.slot.index, ticket.slot.generation, ticket.geometry, ticket.ask.options
+                )
+            )
+        self._metrics.batch(action.lane.model, action.lane.level, len(works), action.reason)
+        self._pool.send(
+            "worker", action.worker, messages.Run(action.batch, action.lane.model, action.lane.level, works)
+        )
+
+    def _answer(self, action: Answer) -> None:
+        ticket = self._tickets[action.item.id]
+        ticket.outcome.refusal = action.refusal
+        if action.refusal is None and ticket.outcome.result is None:
+            ticket.outcome.refusal = Refusal("internal", "the result was lost")
+        if not ticket.done.done():
+            ticket.done.set_result(None)
+        self._release(ticket)
+
+    def _end_batch(self, batch: int) -> None:
+        _, tickets = self._running.pop(batch, (0, []))
+        for ticket in tickets:
+            ticket.busy = False
+            self._release(ticket)
+
+    def _release(self, ticket: Ticket) -> None:
+        """Give the slot back once the item is answered and no process can touch it any more."""
+        if not ticket.done.done() or ticket.busy or self._tickets.pop(ticket.item.id, None) is None:
+            return
+        if ticket.slot is not None:
+            self._slots.release(ticket.slot)
+        ticket.body = b""
+        if not self._tickets:
+            self.idle.set()
+
+    def _arm(self) -> None:
+        """Have `tick` called when the next deadline passes."""
+        at = self._core.next_deadline()
+        if at is None or (self._timer is not None and at >= self._timer_at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(at - self.clock(), 0.0), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._core.tick(self.clock())
+        self._act()

@@ -1,0 +1,90 @@
+"""The gateway's data channels to decoders and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+from service import log
+from service.errors import WireError
+from service.wire.channel import Splitter, frame
+from service.wire.messages import FromDecoder, FromWorker, Role
+
+_TYPES: dict[str, Any] = {"decoder": FromDecoder, "worker": FromWorker}
+
+OnMessage = Callable[[int, Any], None]
+OnLost = Callable[[int], None]
+
+
+class Peer(asyncio.Protocol):
+    """One data channel: whole messages in, whole messages out, and one notice when it ends."""
+
+    def __init__(self, role: Role, index: int, on_message: OnMessage, on_lost: OnLost) -> None:
+        self._role = role
+        self._index = index
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._splitter: Splitter[Any] = Splitter(_TYPES[role])
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The channel is open."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came; a peer that sends nonsense is cut off, and the supervisor's watch does the rest."""
+        try:
+            for message in self._splitter.feed(data):
+                self._on_message(self._index, message)
+        except WireError as error:
+            log.event("channel_error", severity="error", role=self._role, index=self._index, reason=str(error))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other process is gone, or the channel was closed here."""
+        self._on_lost(self._index)
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Queue one message."""
+        if self._transport is not None:
+            self._transport.write(frame(message))
+
+    def close(self) -> None:
+        """Cut the channel at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Pool:
+    """All peers by role and index."""
+
+    def __init__(self) -> None:
+        self._peers: dict[tuple[Role, int], Peer] = {}
+
+    async def attach(self, role: Role, index: int, descriptor: int, on_message: OnMessage, on_lost: OnLost) -> None:
+        """Take over one end of a new data channel."""
+
+        def lost(number: int) -> None:
+            if self._peers.get((role, number)) is peer:
+                del self._peers[role, number]
+                on_lost(number)
+
+        peer = Peer(role, index, on_message, lost)
+        sock = socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        former = self._peers.get((role, index))
+        if former is not None:
+            former.connection_lost(None)
+            former.close()
+        self._peers[role, index] = peer
+        await asyncio.get_running_loop().create_unix_connection(lambda: peer, sock=sock)
+
+    def send(self, role: Role, index: int, message: msgspec.Struct) -> None:
+        """Send to a peer; if it is gone, its on_lost has told or will tell."""
+        peer = self._peers.get((role, index))
+        if peer is not None:
+            peer.send(message)

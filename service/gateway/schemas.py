@@ -1,0 +1,205 @@
+"""What goes in and out over HTTP: options with their bounds, and the answers as the OpenAPI document shows them.
+
+The options are validated with these models. Answers are built as plain structures for speed; a test holds them
+against the models here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import Refusal
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Side = Annotated[int, Field(ge=1, le=65_535)]
+Outline = Annotated[list[float], Field(max_length=1_000_000)]
+LevelName = Annotated[str, Field(min_length=1, max_length=200)]
+TIMEOUT_HEADER = "x-request-timeout-ms"
+OPTION_HEADER = "x-squint-"
+
+
+class CommonOptions(BaseModel):
+    """Options of every task; each is a query parameter or an `X-Squint-...` header."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name | None = Field(None, description="Model to use; needed when several serve the task.")
+    level: LevelName | None = Field(None, description="Level to serve at: a named one, or `auto`.")
+    min_level: LevelName | None = Field(None, description="With `level=auto`, the lowest level that is acceptable.")
+    timeout_ms: int | None = Field(
+        None, ge=1, le=3_600_000, description="Milliseconds until the answer is of no more use."
+    )
+    priority: Literal["high", "normal", "low"] = Field("normal", description="Who goes first when there is a queue.")
+
+
+class ClassifyOptions(CommonOptions):
+    """Options of `/classify`."""
+
+    top_k: int = Field(5, ge=1, le=1000, description="How many classes to answer.")
+
+
+class DetectOptions(CommonOptions):
+    """Options of `/detect`."""
+
+    threshold: float = Field(0.3, ge=0.0, le=1.0, description="Least score of an object.")
+    max_detections: int = Field(100, ge=1, le=1000, description="Most objects to answer.")
+
+
+class SegmentOptions(CommonOptions):
+    """Options of `/segment`."""
+
+    mask: Literal["rle", "png", "polygons"] = Field("rle", description="How the mask is written.")
+
+
+OPTIONS: dict[str, type[CommonOptions]] = {
+    "classify": ClassifyOptions,
+    "detect": DetectOptions,
+    "segment": SegmentOptions,
+}
+
+
+def parse_options(task: str, query: Mapping[str, str], headers: Mapping[str, str]) -> CommonOptions:
+    """The options of a request; the query wins over headers. Raises Refusal that names option and bounds."""
+    kind = OPTIONS[task]
+    given: dict[str, Any] = {}
+    if TIMEOUT_HEADER in headers:
+        given["timeout_ms"] = headers[TIMEOUT_HEADER]
+    for name in kind.model_fields:
+        value = headers.get(OPTION_HEADER + name.replace("_", "-"))
+        if value is not None:
+            given[name] = value
+    given.update(query)
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
+    if name not in kind.model_fields:
+        raise Refusal("bad_option", f"unknown option; {task} takes: {', '.join(kind.model_fields)}")
+    raise Refusal("bad_option", f"{name} must be {_bounds(kind, name)}")
+
+
+def _bounds(kind: type[CommonOptions], name: str) -> str:
+    """The accepted values of an option in words."""
+    schema = kind.model_json_schema()["properties"][name]
+    schema = next((part for part in schema.get("anyOf", []) if part.get("type") != "null"), schema)
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    if schema["type"] == "string":
+        return f"{schema['minLength']} to {schema['maxLength']} characters"
+    word = "an integer" if schema["type"] == "integer" else "a number"
+    return f"{word} from {schema['minimum']:g} to {schema['maximum']:g}".replace("e+06", "000000")
+
+
+def parameters(task: str) -> list[dict[str, Any]]:
+    """The options as OpenAPI query parameters."""
+    properties = OPTIONS[task].model_json_schema()["properties"]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.pop("description", ""),
+            "schema": {key: value for key, value in schema.items() if key != "title"},
+        }
+        for name, schema in properties.items()
+    ]
+
+
+class Timing(BaseModel):
+    """Milliseconds an image spent in each stage."""
+
+    decode: float = Field(description="In a decoder.")
+    queue: float = Field(description="Decoded, waiting for its batch.")
+    infer: float = Field(description="In the model.")
+    post: float = Field(description="From raw outputs to this answer.")
+    total: float = Field(description="From the request's headers to its answer.")
+
+
+class AnswerBase(BaseModel):
+    """What every answer carries."""
+
+    request_id: str = Field(max_length=64, description="Also in `X-Request-Id` and in the log.")
+    model: str = Field(max_length=64)
+    version: str = Field(max_length=64)
+    task: Literal["classify", "detect", "segment"]
+    level: str = Field(max_length=200, description="The level that was served.")
+    backend: str = Field(max_length=64, description="The backend that ran the model.")
+    timing_ms: Timing
+
+
+class ClassPrediction(BaseModel):
+    """One class."""
+
+    label: str = Field(max_length=256)
+    index: int = Field(ge=0, le=1_000_000)
+    score: float = Field(ge=0, le=1)
+
+
+class ClassifyAnswer(AnswerBase):
+    """Classes, best first."""
+
+    predictions: list[ClassPrediction] = Field(max_length=1000)
+
+
+class DetectedObject(ClassPrediction):
+    """One object; the box is x0, y0, x1, y1 in pixels of the image as displayed."""
+
+    box: tuple[float, float, float, float]
+
+
+class DetectAnswer(AnswerBase):
+    """Objects, best first."""
+
+    predictions: list[DetectedObject] = Field(max_length=1000)
+
+
+class Mask(BaseModel):
+    """The mask as a whole; what is per class stands in the segments."""
+
+    format: Literal["rle", "png", "polygons"]
+    counts: str | None = Field(
+        None, max_length=100_000_000, description="For `rle`: COCO run lengths of all pixels that are not background."
+    )
+    data: str | None = Field(
+        None, max_length=100_000_000, description="For `png`: base64 of an 8-bit PNG whose values are class indices."
+    )
+
+
+class SegmentRegion(BaseModel):
+    """One class that is present, and its area in pixels."""
+
+    label: str = Field(max_length=256)
+    index: int = Field(ge=0, le=65_535)
+    area: int = Field(ge=0, le=1_000_000_000)
+    counts: str | None = Field(
+        None, max_length=100_000_000, description="For `rle`: COCO run lengths of this class at the answer's `size`."
+    )
+    polygons: list[Outline] | None = Field(
+        None, max_length=1_000_000, description="For `polygons`: outlines as x, y, x, y, ... in pixels."
+    )
+
+
+class SegmentAnswer(AnswerBase):
+    """Per-pixel classes."""
+
+    size: tuple[Side, Side] = Field(description="Height and width of the mask: the image as displayed.")
+    mask: Mask
+    segments: list[SegmentRegion] = Field(max_length=65_536)
+
+
+class Error(BaseModel):
+    """Every error has this shape."""
+
+    error: str = Field(max_length=1000, description="What went wrong, for a person.")
+    code: str = Field(max_length=64, description="What went wrong, for a program.")
+    request_id: str = Field(max_length=64)
+
+
+ANSWERS: dict[str, type[AnswerBase]] = {
+    "classify": ClassifyAnswer,
+    "detect": DetectAnswer,
+    "segment": SegmentAnswer,
+}

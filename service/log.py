@@ -1,0 +1,54 @@
+"""One JSON object per line on stderr.
+
+A line is made of named fields, never of a text with values in it, so that nothing a client sends can look like a
+line, a field or a terminal command: everything outside printable ASCII is escaped, and long values are cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from typing import Any, Literal
+
+Severity = Literal["debug", "info", "warning", "error"]
+MAX_VALUE = 256
+_RANK: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+_least = _RANK["info"]
+_always: dict[str, Any] = {}
+
+
+def configure(severity: str, **always: Any) -> None:
+    """Write lines of at least `severity`, each with the fields `always` (such as the name of this process)."""
+    global _least, _always
+    _least = _RANK[severity]
+    _always = always
+
+
+def event(name: str, /, *, severity: Severity = "info", **fields: Any) -> None:
+    """Write one line. A reader that has gone away, or is slow to take it, is never an error of ours."""
+    if _RANK[severity] < _least:
+        return
+    line = {"ts": _now(), "severity": severity, "event": name}
+    for key, value in (_always | fields).items():
+        line[key] = _plain(value)
+    text = json.dumps(line, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+
+
+def _now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold; any other value as its text, cut to MAX_VALUE characters."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return str(value)[:MAX_VALUE]

@@ -1,0 +1,340 @@
+"""The supervisor: starts, watches and restarts the other processes, and owns signals.
+
+It holds what must outlive a crash: the listening port and the shared memory. It takes no request and loads no
+library that could crash it. Each child has a control channel; gateway and peers get their data channels from here,
+so that a new gateway finds the same workers with their models loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models import manifest
+from models.manifest import ManifestError
+from service import config as configuration
+from service import log
+from service.config import Config
+from service.core.dispatch import DECODER_DEPTH
+from service.core.restart import Restart
+from service.errors import StartError, WireError
+from service.wire.channel import ControlChannel
+from service.wire.messages import Attach, Control, Drain, Failed, Ready, Restarts, Role, Start
+from service.wire.pulse import Pulse
+from service.wire.slots import Arena
+
+EXIT_OK, EXIT_FAILED, EXIT_GAVE_UP = 0, 1, 3
+
+_WATCH_SECONDS = 0.1
+_PULSE_BYTES = 16
+_DRAIN_SLACK = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """One place in the process tree, and the process that fills it now."""
+
+    role: Role
+    index: int
+    first_pulse: int
+    pulses: int
+    policy: Restart
+    process: subprocess.Popen[bytes] | None = None
+    control: ControlChannel[Control] | None = None
+    pidfd: int = -1
+    started_at: float = 0.0
+    start_at: float | None = 0.0
+    """When to start it next; None while it runs."""
+    ready: bool = False
+    leaving: bool = False
+
+    @property
+    def name(self) -> str:
+        """As in `ps`."""
+        return self.role if self.role == "gateway" else f"{self.role} {self.index}"
+
+
+@dataclass(slots=True)
+class Shared:
+    """What every child gets."""
+
+    pixels: Arena
+    bodies: Arena
+    board: Arena
+    listener: socket.socket
+    children: list[Child] = field(default_factory=list)
+
+
+def run(config: Config, banner: Callable[[Config], None] = lambda config: None) -> int:
+    """Run the service until it is told to stop; the exit code as in the command line's contract.
+
+    `banner` is called once, when the service is ready. Raises StartError when it cannot start.
+    """
+    shared = _prepare(config)
+    return Supervisor(config, shared, banner).run()
+
+
+def _prepare(config: Config) -> Shared:
+    """Check every model, take the port, make the shared memory."""
+    slot_bytes = _check_models(config)
+    listener = _listen(config)
+    limits = config.limits
+    # A slot for every image in flight, and for those answered early that a process may still touch.
+    ghosts = config.decoders * DECODER_DEPTH + config.workers * (config.threads + 1) * config.max_batch
+    children = [Child("gateway", 0, 0, 1, Restart(config.max_crashes))]
+    children += [Child("decoder", k, 1 + k, 1, Restart(config.max_crashes)) for k in range(config.decoders)]
+    first = 1 + config.decoders
+    for k in range(config.workers):
+        children.append(Child("worker", k, first + k * config.threads, config.threads, Restart(config.max_crashes)))
+    return Shared(
+        pixels=Arena.create("squint-pixels", limits.in_flight + ghosts, slot_bytes),
+        bodies=Arena.create("squint-bodies", config.decoders * DECODER_DEPTH, limits.body_bytes),
+        board=Arena.create("squint-pulse", first + config.workers * config.threads, _PULSE_BYTES),
+        listener=listener,
+        children=children,
+    )
+
+
+def _check_models(config: Config) -> int:
+    """Verify every file of every model; the bytes of the largest network input."""
+    largest = 0
+    try:
+        for name, directory in manifest.find([Path(root) for root in config.models]).items():
+            loaded = manifest.load(directory)
+            if loaded.name != name:
+                raise StartError(f"{directory}: the manifest says {loaded.name!r}, the folder {name!r}")
+            for file in loaded.files:
+                manifest.read_file(directory, loaded, file)
+            largest = max(largest, loaded.transform.height * loaded.transform.width * 3)
+    except ManifestError as error:
+        raise StartError(str(error)) from None
+    if not largest:
+        raise StartError(f"models: no model found in {', '.join(config.models)}")
+    return largest
+
+
+def _listen(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.http_port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {config.host}:{config.http_port}: {error.strerror}") from None
+    return listener
+
+
+class Supervisor:
+    """The watch over all children."""
+
+    def __init__(self, config: Config, shared: Shared, banner: Callable[[Config], None]) -> None:
+        self._config = config
+        self._shared = shared
+        self._banner: Callable[[Config], None] | None = banner
+        self._selector = selectors.DefaultSelector()
+        self._exit: int | None = None
+        self._drain_until: float | None = None
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> int:
+        """Until drained, failed or given up."""
+        self._take_signals()
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_signal)
+        try:
+            while self._exit is None:
+                self._start_due()
+                for key, _ in self._selector.select(_WATCH_SECONDS):
+                    key.data()
+                self._check_pulses()
+                self._check_drain()
+            return self._exit
+        finally:
+            self._kill_all()
+
+    # -- signals -----------------------------------------------------------------------------------------------
+
+    def _take_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_write)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def _on_signal(self) -> None:
+        for number in os.read(self._wake_read, 64):
+            if self._drain_until is not None:
+                # Asked twice: leave at once.
+                self._exit = EXIT_OK
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                self._begin_drain(self._config.drain_seconds if number == signal.SIGTERM else 0.0)
+
+    # -- children ----------------------------------------------------------------------------------------------
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self._shared.children:
+            if child.start_at is not None and child.start_at <= now and self._drain_until is None:
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        shared, config = self._shared, self._config
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for number in range(child.pulses):
+            Pulse(shared.board, child.first_pulse + number).clear()
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", f"service.{child.role}.main", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=configuration.child_environment(),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        child.pidfd = os.pidfd_open(child.process.pid)
+        child.control = ControlChannel(ours, Control)
+        child.started_at, child.start_at, child.ready = time.monotonic(), None, False
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_exit(child))
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_control(child))
+        start = Start(
+            role=child.role,
+            index=child.index,
+            config=configuration.encode(config),
+            pixel_slots=shared.pixels.slots,
+            pixel_slot_bytes=shared.pixels.slot_bytes,
+            body_slots=shared.bodies.slots,
+            body_slot_bytes=shared.bodies.slot_bytes,
+            pulse_records=shared.board.slots,
+            first_pulse=child.first_pulse,
+        )
+        descriptors = [shared.pixels.descriptor, shared.bodies.descriptor, shared.board.descriptor]
+        if child.role == "gateway":
+            descriptors.append(shared.listener.fileno())
+        self._send(child, start, *descriptors)
+        self._attach(child)
+
+    def _attach(self, child: Child) -> None:
+        """Give a new process its data channels: a gateway one to every peer, a peer one to the gateway."""
+        gateway = self._shared.children[0]
+        peers = self._shared.children[1:] if child is gateway else [child]
+        for peer in peers:
+            if gateway.control is None or peer.control is None:
+                continue
+            one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._send(gateway, Attach(peer.role, peer.index), one.fileno())
+            self._send(peer, Attach(peer.role, peer.index), other.fileno())
+            one.close()
+            other.close()
+
+    def _send(self, child: Child, message: Control, *descriptors: int) -> None:
+        if child.control is not None:
+            # If that fails it is dying, and its exit is about to be seen.
+            with contextlib.suppress(WireError):
+                child.control.send(message, descriptors)
+
+    def _on_control(self, child: Child) -> None:
+        if child.control is None:
+            return
+        try:
+            received = child.control.receive(0)
+        except WireError:
+            # Its end of the channel is closed: whatever still runs there must go.
+            self._forget_control(child)
+            self._kill(child)
+            return
+        if received is None:
+            return
+        message, _ = received
+        if isinstance(message, Ready):
+            child.ready = True
+            child.policy.ready(time.monotonic())
+            log.event("ready", process=child.name, seconds=round(time.monotonic() - child.started_at, 3))
+            if all(one.ready for one in self._shared.children) and self._banner is not None:
+                self._banner(self._config)
+                self._banner = None
+        elif isinstance(message, Failed):
+            log.event("failed", severity="error", process=child.name, reason=message.reason)
+            print(f"squint: {message.reason}", file=sys.stderr)
+            self._exit = EXIT_FAILED
+
+    def _on_exit(self, child: Child) -> None:
+        process = child.process
+        if process is None:
+            return
+        # A message it sent just before it ended is still to be read.
+        self._on_control(child)
+        status = process.wait()
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        self._forget_control(child)
+        child.process, child.ready = None, False
+        if self._drain_until is not None:
+            return
+        delay = child.policy.died(time.monotonic())
+        log.event("process_died", severity="error", process=child.name, status=status, restart_in=delay)
+        if delay is None:
+            print(f"squint: {child.name} crashed {child.policy.crashes} times in a row; giving up", file=sys.stderr)
+            self._exit = self._exit or EXIT_GAVE_UP
+            return
+        child.start_at = time.monotonic() + delay
+        counts: dict[str, int] = {}
+        for one in self._shared.children:
+            counts[one.role] = counts.get(one.role, 0) + one.policy.restarts
+        self._send(self._shared.children[0], Restarts(counts))
+
+    def _forget_control(self, child: Child) -> None:
+        if child.control is not None:
+            self._selector.unregister(child.control.fileno())
+            child.control.close()
+            child.control = None
+
+    # -- watching ----------------------------------------------------------------------------------------------
+
+    def _check_pulses(self) -> None:
+        now = time.monotonic()
+        for child in self._shared.children:
+            if child.process is None:
+                continue
+            beats = [Pulse(self._shared.board, child.first_pulse + k).read() for k in range(child.pulses)]
+            slow_start = not child.ready and now - child.started_at > self._config.load_seconds
+            if slow_start or any(beat.overdue(now) for beat in beats):
+                log.event("process_hung", severity="error", process=child.name)
+                self._kill(child)
+
+    def _kill(self, child: Child) -> None:
+        if child.process is not None:
+            child.process.kill()
+
+    # -- leaving -----------------------------------------------------------------------------------------------
+
+    def _begin_drain(self, grace: float) -> None:
+        """Stop taking connections with the gateway; everything admitted is answered first."""
+        limits = self._config.limits
+        self._drain_until = time.monotonic() + grace + limits.max_timeout_ms / 1000 + _DRAIN_SLACK
+        self._shared.listener.close()
+        gateway = self._shared.children[0]
+        if gateway.process is None:
+            self._exit = EXIT_OK
+        self._send(gateway, Drain(grace))
+
+    def _check_drain(self) -> None:
+        if self._drain_until is None or self._exit is not None:
+            return
+        if self._shared.children[0].process is None or time.monotonic() > self._drain_until:
+            self._exit = EXIT_OK
+
+    def _kill_all(self) -> None:
+        """Nothing is in flight any more: end every child and wait until it is gone."""
+        for child in self._shared.children:
+            self._kill(child)
+        for child in self._shared.children:
+            if child.process is not None:
+                child.process.wait()

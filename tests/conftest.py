@@ -1,0 +1,24 @@
+"""What all tests share: the option --full, and a clean environment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run chaos and fuzz tests at full length, not the short form")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether tests that come in two lengths run the long one."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own SQUINT_* variables change no test."""
+    for name in [name for name in os.environ if name.startswith("SQUINT_")]:
+        monkeypatch.delenv(name)
