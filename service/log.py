@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import sys
 import time
@@ -26,6 +27,25 @@ def configure(severity: str, **always: Any) -> None:
     global _least, _always
     _least = _RANK[severity]
     _always = always
+    logging.getLogger().handlers = [_Bridge(logging.WARNING)]
+
+
+class _Bridge(logging.Handler):
+    """What libraries log becomes a line like any other, with the library's words as a field.
+
+    Some of them warn about every odd byte a client sends; that is the client's affair, and a debug line.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        library = record.name.partition(".")[0]
+        severity: Severity = "debug" if library in _CHATTY else "warning"
+        if record.levelno >= logging.ERROR:
+            severity = "error"
+        event("library", severity=severity, library=library, text=record.getMessage())
+
+
+_CHATTY = ("python_multipart", "uvicorn")
 
 
 def event(name: str, /, *, severity: Severity = "info", **fields: Any) -> None:

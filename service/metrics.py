@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,20 +20,24 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _ITEMS = (1, 2, 4, 8, 16, 32, 64)
 
 
-class _QueueDelay(Collector):
-    """`queue_delay_estimate_seconds{model}`, computed when scraped."""
+class _AtScrape(Collector):
+    """What is read from elsewhere when someone scrapes: predicted waits by model, restarts by role."""
 
-    def __init__(self, estimates: Callable[[], dict[str, float]]) -> None:
-        self._estimates = estimates
+    def __init__(self, delays: Callable[[], dict[str, float]], restarts: Callable[[], dict[str, int]]) -> None:
+        self._delays = delays
+        self._restarts = restarts
 
     def collect(self) -> list[Metric]:
-        """One gauge per model."""
-        family = GaugeMetricFamily(
+        """Both families."""
+        delay = GaugeMetricFamily(
             "squint_queue_delay_estimate_seconds", "Predicted wait of a new request", labels=["model"]
         )
-        for model, seconds in self._estimates().items():
-            family.add_metric([model], seconds)
-        return [family]
+        for model, seconds in self._delays().items():
+            delay.add_metric([model], seconds)
+        restarted = CounterMetricFamily("squint_worker_restarts", "Processes restarted, by role", labels=["role"])
+        for role, count in self._restarts().items():
+            restarted.add_metric([role], count)
+        return [delay, restarted]
 
 
 class Metrics:
@@ -61,9 +65,7 @@ class Metrics:
             "squint_level_served", "Answers by level asked and served", ["model", "level", "asked"], registry=registry
         )
         self._refused = Counter("squint_refused", "Requests refused, by error code", ["code"], registry=registry)
-        self._restarts = Gauge(
-            "squint_worker_restarts_total", "Processes restarted, by role", ["role"], registry=registry
-        )
+        self._restarts = dict.fromkeys(("gateway", "decoder", "worker"), 0)
         self._load = Gauge("squint_model_load_seconds", "Time to load and warm a model", ["model"], registry=registry)
         self._in_flight = Gauge("squint_in_flight", "Images admitted and not answered", registry=registry)
         self._queued = Gauge("squint_queue_items", "Images waiting for a decoder or worker", registry=registry)
@@ -78,7 +80,7 @@ class Metrics:
         """Read these when scraped."""
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
-        self.registry.register(_QueueDelay(delays))
+        self.registry.register(_AtScrape(delays, lambda: self._restarts))
 
     def request(self, task: str, model: str, level: str, outcome: str, seconds: float) -> None:
         """A request was answered; `outcome` is `ok` or an error code."""
@@ -104,8 +106,7 @@ class Metrics:
 
     def restarted(self, counts: dict[str, int]) -> None:
         """Restarts so far, by role."""
-        for role, count in counts.items():
-            self._restarts.labels(role).set(count)
+        self._restarts |= counts
 
     def model_loaded(self, model: str, seconds: float) -> None:
         """A worker loaded a model."""

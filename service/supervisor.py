@@ -220,6 +220,7 @@ class Supervisor:
             descriptors.append(shared.listener.fileno())
         self._send(child, start, *descriptors)
         self._attach(child)
+        self._tell_restarts()
 
     def _attach(self, child: Child) -> None:
         """Give a new process its data channels: a gateway one to every peer, a peer one to the gateway."""
@@ -285,6 +286,9 @@ class Supervisor:
             self._exit = self._exit or EXIT_GAVE_UP
             return
         child.start_at = time.monotonic() + delay
+        self._tell_restarts()
+
+    def _tell_restarts(self) -> None:
         counts: dict[str, int] = {}
         for one in self._shared.children:
             counts[one.role] = counts.get(one.role, 0) + one.policy.restarts

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
 from service import log
@@ -22,7 +23,16 @@ where its time went. Every error has the same shape: a sentence, a code, and the
 
 def create(gateway: Gateway) -> FastAPI:
     """The application around one gateway."""
-    app = FastAPI(title="Squint", version=VERSION, description=_ABOUT, redoc_url=None)
+    # FastAPI's own page loads its script from elsewhere; here nothing comes from outside.
+    app = FastAPI(
+        title="Squint",
+        version=VERSION,
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    patch_fastapi(app, redirect_from_root_to_docs=False)
     app.state.gateway = gateway
     app.include_router(routes.router)
     app.include_router(health.router)

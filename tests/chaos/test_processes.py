@@ -216,6 +216,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGSTOP)
         asyncio.run(until(lambda: bool(service.pids("worker")) and worker not in service.pids("worker"), 15.0))
         assert service.request("POST", "/classify", images.png((1, 1, 1))).status == 200
+        assert 'squint_worker_restarts_total{role="worker"} 1.0' in service.request("GET", "/metrics").body.decode()
 
 
 def test_a_service_whose_process_keeps_crashing_gives_up(tmp_path: Path) -> None:

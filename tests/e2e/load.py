@@ -35,13 +35,20 @@ class Load:
         self._seconds = seconds
         self._classes = classes
         self._idle = [Connection(port) for _ in range(connections)]
+        self._stopped = False
         self.tally = Tally()
+
+    def stop(self) -> None:
+        """Send no more; `run` returns when all is answered."""
+        self._stopped = True
 
     async def run(self) -> Tally:
         """Send everything and wait for every answer."""
         start = time.monotonic()
         tasks = []
         for value in range(int(self._rate * self._seconds)):
+            if self._stopped:
+                break
             await asyncio.sleep(max(0.0, start + value / self._rate - time.monotonic()))
             tasks.append(asyncio.ensure_future(self._one(value)))
         await asyncio.gather(*tasks)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from service.gateway import schemas
 from tests.e2e import images
 from tests.e2e.http import Connection
 from tests.e2e.service import Service
@@ -45,7 +45,6 @@ def check_error(reply: Any, status: int, code: str) -> dict[str, Any]:
     assert set(error) == {"error", "code", "request_id"}
     assert reply.headers["x-request-id"] == error["request_id"]
     assert not [word for word in LEAKS if word in error["error"]]
-    schemas.Error.model_validate(error)
     return dict(error)
 
 
@@ -55,7 +54,9 @@ def test_every_task_answers_in_its_documented_shape(service: Service, task: str,
     reply = service.request("POST", f"{prefix}/{task}", images.png(images.number(7), 64, 48))
     assert reply.status == 200, reply.body
     answer = reply.json()
-    schemas.ANSWERS[task].model_validate(answer)
+    document = service.request("GET", "/openapi.json").json()
+    schema = document["paths"][f"/{task}"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(answer, {**schema, "components": document["components"]})
     assert answer["model"] == f"toyscape-{task}"
     assert answer["level"] == reply.headers["x-squint-level"] == "full"
     assert answer["backend"] == "fake"
@@ -260,6 +261,13 @@ def test_the_openapi_document_bounds_everything(service: Service) -> None:
     walk(document, "")
     # FastAPI's own description of a validation error, which this service never sends.
     assert [where for where in unbounded if "ValidationError" not in where] == []
+
+
+def test_the_docs_page_needs_nothing_from_outside(service: Service) -> None:
+    page = service.request("GET", "/docs").body.decode()
+    assert "swagger-ui" in page
+    assert service.request("GET", "/swagger/swagger-ui-bundle.js").status == 200
+    assert "cdn" not in page and "https://" not in page
 
 
 def test_no_cors_unless_configured(service: Service) -> None:
