@@ -32,7 +32,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of all manifest parts: frozen, and a key we do not know is an error."""
 
 
-class Transform(Struct):
+class Transform(Struct, frozen=True):
     """From an image to the network's input.
 
     `crop` resizes so that the short side fits and takes the middle, `stretch` ignores the aspect ratio, `letterbox`
@@ -45,14 +45,14 @@ class Transform(Struct):
     fill: tuple[int, int, int] = (114, 114, 114)
 
 
-class File(Struct):
+class File(Struct, frozen=True):
     """One file of the model: its sha256 in hex and its size in bytes."""
 
     sha256: str
     bytes: int
 
 
-class Level(Struct):
+class Level(Struct, frozen=True):
     """An operating point. `accuracy` is this level's evaluation metric, absent until it was measured."""
 
     name: str
@@ -61,7 +61,7 @@ class Level(Struct):
     accuracy: float | None = None
 
 
-class Tolerance(Struct):
+class Tolerance(Struct, frozen=True):
     """How far a backend may stray from the reference outputs and still be offered.
 
     `agreement` is the least share of decisions (top-1 classes, matched boxes, mask pixels) that must be the same,
@@ -72,7 +72,7 @@ class Tolerance(Struct):
     score: float
 
 
-class Manifest(Struct):
+class Manifest(Struct, frozen=True):
     """The whole of `manifest.json`."""
 
     format: int

@@ -11,9 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-BackendName = Literal[
-    "auto", "onnxruntime", "openvino", "openvino/f32", "openvino/bf16", "torch", "tensorrt", "fake"
-]
+BackendName = Literal["auto", "onnxruntime", "openvino", "openvino/f32", "openvino/bf16", "torch", "tensorrt", "fake"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 

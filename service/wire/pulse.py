@@ -16,6 +16,9 @@ from service.wire.slots import Arena
 REST = 0.25
 """Seconds within which a waiting loop writes again."""
 
+REST_LIMIT = 12 * REST
+"""Seconds after which a waiting loop that has not written counts as hung, on a machine whose CPUs are all busy too."""
+
 _RECORD = struct.Struct("<dd")
 
 

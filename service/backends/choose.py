@@ -1,0 +1,157 @@
+"""Which variant a model runs on: the fastest one here whose answers agree with the model's reference.
+
+Every candidate is tried in a process of its own (see measure.py). What came of it is kept in the cache directory
+under a name that depends on the model, the libraries, the CPU and the number of engines, so that it is done once; the
+next start imports nothing but the library that was chosen.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from models.manifest import Manifest
+from service.backends import cache, registry
+from service.backends.trial import Measured, Trial
+from service.errors import ConfigError
+from service.wire.messages import Timing
+
+TRIAL_SECONDS = 60.0
+"""A trial that takes longer is given up."""
+FORMAT = 1
+_BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
+
+
+class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was chosen for a model, and all that was measured to choose it. `cached` says that it was measured before
+    now."""
+
+    model: str
+    chosen: str
+    measured: tuple[Measured, ...]
+    format: int = FORMAT
+    cached: bool = False
+
+    @property
+    def timings(self) -> list[Timing]:
+        """The profiles of the chosen variant."""
+        return [timing for one in self.measured if one.variant == self.chosen for timing in one.timings]
+
+    @property
+    def why(self) -> str:
+        """All candidates in one line: images per second, or why not."""
+        return "; ".join(
+            f"{one.variant}: {one.refused or f'{one.images_per_second:.1f} images/s'}" for one in self.measured
+        )
+
+
+Attempt = Callable[[Trial], Measured]
+
+
+def choose(
+    directory: Path,
+    described: Manifest,
+    name: str,
+    *,
+    engines: int,
+    cache_dir: str,
+    progress: Callable[[], None] = lambda: None,
+    attempt: Attempt | None = None,
+) -> Report:
+    """Choose among the variants that `name` (`auto`, a backend, or a variant) stands for.
+
+    `progress` is called before each trial, which takes at most TRIAL_SECONDS. Raises ConfigError, in one line that
+    names the model, when none can be used.
+    """
+    candidates, missing = _candidates(name)
+    store = f"choice-{_key(described, [*candidates, *(one.variant for one in missing)], engines)}.json"
+    known = _read(cache_dir, store, described, candidates)
+    if known is not None:
+        return known
+    measured = list(missing)
+    for variant in candidates:
+        progress()
+        measured.append((attempt or try_apart)(Trial(str(directory), variant, engines, cache_dir, True)))
+    usable = [one for one in measured if not one.refused]
+    if not usable:
+        reasons = "; ".join(f"{one.variant}: {one.refused}" for one in measured)
+        raise ConfigError(f"model {described.name}: no backend can run it ({reasons})")
+    best = max(usable, key=lambda one: one.images_per_second)
+    report = Report(described.name, best.variant, tuple(measured))
+    if not any(one.transient for one in measured):
+        cache.write(cache_dir, store, msgspec.json.encode(report))
+    return report
+
+
+def _candidates(name: str) -> tuple[list[str], list[Measured]]:
+    """The variants worth trying here, and those that are not, with the reason."""
+    _, flags = cache.cpu()
+    candidates, refused = [], []
+    for variant in registry.variants(name):
+        if not registry.installed(variant):
+            refused.append(Measured(variant, refused="not installed"))
+        elif variant.endswith("/bf16") and not flags & _BF16_FLAGS:
+            refused.append(Measured(variant, refused="this CPU has no bf16"))
+        else:
+            candidates.append(variant)
+    return candidates, refused
+
+
+def _key(described: Manifest, candidates: Sequence[str], engines: int) -> str:
+    """The manifest's digest covers its files' sha256, its tolerance and its levels."""
+    model, flags = cache.cpu()
+    versions = [f"{variant} {registry.installed(variant)}" for variant in candidates]
+    return cache.key(f"{FORMAT}", described.digest, *versions, model, " ".join(sorted(flags)), f"{engines}")
+
+
+def _read(cache_dir: str, store: str, described: Manifest, candidates: Sequence[str]) -> Report | None:
+    """What was measured before, if it is whole and makes sense."""
+    data = cache.read(cache_dir, store)
+    if data is None:
+        return None
+    try:
+        report = msgspec.json.decode(data, type=Report)
+    except msgspec.MsgspecError:
+        return None
+    levels = {timing.level for timing in report.timings if timing.a >= 0 and timing.b > 0}
+    fits = report.format == FORMAT and report.model == described.name and report.chosen in candidates
+    if not fits or levels != {level.name for level in described.levels}:
+        return None
+    return msgspec.structs.replace(report, cached=True)
+
+
+def try_apart(trial: Trial) -> Measured:
+    """One trial in a process of its own; whatever becomes of that process is an answer."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "service.backends.measure"],
+            input=msgspec.json.encode(trial),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=TRIAL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Measured(trial.variant, refused=f"took longer than {TRIAL_SECONDS:.0f} s", transient=True)
+    except OSError as error:
+        return Measured(trial.variant, refused=f"could not be tried ({error.strerror})", transient=True)
+    if done.returncode < 0:
+        number = -done.returncode
+        killed = number == signal.SIGKILL  # by the kernel, when memory is short
+        return Measured(trial.variant, refused=f"crashed ({_signal_name(number)})", transient=killed)
+    try:
+        return msgspec.json.decode(done.stdout.strip().rpartition(b"\n")[2], type=Measured)
+    except msgspec.MsgspecError:
+        return Measured(trial.variant, refused=f"failed (exit status {done.returncode})")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

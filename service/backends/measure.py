@@ -1,0 +1,163 @@
+"""Try one variant on one model, in a process of its own: does it run here, do its answers agree, how fast is it.
+
+`python -m service.backends.measure` reads a Trial from stdin and writes a Measured to stdout. A process of its own,
+because a runtime library may crash on a CPU it does not know, and because it would stay in memory when another one is
+chosen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from safetensors.numpy import load as load_tensors
+
+from models import manifest
+from models.manifest import Manifest, ManifestError
+from service.backends import registry
+from service.backends.base import Artefact, Backend, BackendError, Images, Outputs
+from service.backends.trial import Measured, Trial
+from service.errors import ConfigError
+from service.tasks.agreement import Agreement
+from service.tasks.registry import TASKS
+from service.wire.messages import Timing
+
+SIZES = (1, 2, 4, 8)
+"""Batch sizes that are timed."""
+LEAST_RUNS = 3
+SECONDS_PER_SIZE = 0.3
+SECONDS_PER_LEVEL = 6.0
+"""When this much is used up, larger batches are not timed."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def measure(trial: Trial) -> Measured:
+    """Carry out a trial in this process."""
+    directory = Path(trial.directory)
+    described = manifest.load(directory)
+    graph = manifest.read_file(directory, described, described.graph)
+    reference: Outputs = dict(load_tensors(manifest.read_file(directory, described, described.reference)))
+    artefact = Artefact(manifest=described, graph=graph, engines=trial.engines, cache_dir=trial.cache_dir)
+    before = time.monotonic()
+    backend = registry.open_backend(trial.variant, artefact)
+    result = Measured(trial.variant, load_seconds=time.monotonic() - before)
+    images = reference.pop("images")
+    problem, agreed = agreement(backend, described, images, reference)
+    result = msgspec.structs.replace(result, share=agreed.share, score=agreed.score, refused=problem)
+    if problem or not trial.speed:
+        return result
+    timings, best = [], 0.0
+    for level in described.levels:
+        seconds = batch_seconds(backend, images, level.name, trial.engines)
+        a, b = fit(seconds)
+        timings.append(Timing(level.name, a, b))
+        if level is described.levels[0]:
+            best = max(trial.engines * n / taken for n, taken in seconds.items())
+    return msgspec.structs.replace(result, timings=tuple(timings), images_per_second=best)
+
+
+def agreement(backend: Backend, described: Manifest, images: Images, reference: Outputs) -> tuple[str, Agreement]:
+    """How far the backend's answers at the highest level agree with the reference, and what is wrong if it is too
+    little."""
+    task = TASKS[described.task]
+    nothing = Agreement(0.0, 1.0)
+    # In batches of different sizes, since a backend may run them differently.
+    parts = [backend.run(images[:1], described.levels[0].name)]
+    if len(images) > 1:
+        parts.append(backend.run(images[1:], described.levels[0].name))
+    missing = [name for name in task.outputs if name not in parts[0] or name not in reference]
+    if missing:
+        return f"has no output {missing[0]}", nothing
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
+    wrong = [name for name in task.outputs if outputs[name].shape != reference[name].shape]
+    if wrong:
+        return f"output {wrong[0]} has the wrong shape", nothing
+    if task.highest(outputs) >= len(described.labels):
+        return "answers classes that have no label", nothing
+    try:
+        agreed = task.agreement(reference, outputs)
+    except ValueError as error:
+        return str(error), nothing
+    if agreed.within(described.tolerance):
+        return "", agreed
+    wanted = described.tolerance
+    return (
+        f"disagrees with the reference: {agreed.share:.4f} of decisions the same (least {wanted.agreement}), "
+        f"scores within {agreed.score:.4f} (most {wanted.score})"
+    ), agreed
+
+
+def batch_seconds(backend: Backend, images: Images, level: str, engines: int) -> dict[int, float]:
+    """Batch size -> median seconds of one run while all engines run batches of that size."""
+    found: dict[int, float] = {}
+    used = 0.0
+    for n in SIZES:
+        if found and used + LEAST_RUNS * 2 * max(found.values()) > SECONDS_PER_LEVEL:
+            break
+        batch = np.ascontiguousarray(np.resize(images, (n, *images.shape[1:])))
+        backend.run(batch, level)
+        before = time.monotonic()
+        found[n] = _median_under_load(backend, batch, level, engines)
+        used += time.monotonic() - before
+    return found
+
+
+def _median_under_load(backend: Backend, batch: Images, level: str, engines: int) -> float:
+    taken: list[float] = []
+    failures: list[Exception] = []
+    until = time.monotonic() + SECONDS_PER_SIZE
+
+    def engine() -> None:
+        runs = 0
+        try:
+            while runs < LEAST_RUNS or time.monotonic() < until:
+                before = time.monotonic()
+                backend.run(batch, level)
+                taken.append(time.monotonic() - before)
+                runs += 1
+        except Exception as error:  # raised again below, in the thread that waits
+            failures.append(error)
+
+    threads = [threading.Thread(target=engine) for _ in range(engines)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return float(np.median(taken))
+
+
+def fit(seconds: dict[int, float]) -> tuple[float, float]:
+    """The a >= 0 and b > 0 of t(n) = a + b * n nearest to the measured times, by relative error."""
+    n = np.array(list(seconds), np.float64)
+    t = np.array(list(seconds.values()), np.float64)
+    if len(n) > 1:
+        weighted = np.stack([1 / t, n / t], axis=1)
+        (a, b), *_ = np.linalg.lstsq(weighted, np.ones_like(t), rcond=None)
+        if a >= 0 and b > 0:
+            return float(a), float(b)
+    return 0.0, max(float(np.mean(t / n)), 1e-9)
+
+
+def main() -> None:
+    """The process: one trial, one answer."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
+    try:
+        answer = measure(trial)
+    except (BackendError, ConfigError, ManifestError) as error:
+        answer = Measured(trial.variant, refused=str(error))
+    sys.stdout.buffer.write(b"\n" + msgspec.json.encode(answer) + b"\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

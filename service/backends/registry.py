@@ -1,0 +1,66 @@
+"""Which backends there are. A backend's library is imported when it is opened, so that only the chosen one loads.
+
+A *variant* is a backend with its precision: `onnxruntime/f32`, `openvino/f32`, `openvino/bf16`, `fake/none`. The bare
+name of a backend stands for all its variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module, metadata
+
+from service.backends.base import Artefact, Backend, BackendError
+from service.errors import ConfigError
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime/f32",),
+    "openvino": ("openvino/f32", "openvino/bf16"),
+    "fake": ("fake/none",),
+}
+"""The variants of each backend; `auto` considers all but the fake."""
+
+PLANNED = ("torch", "tensorrt")
+_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+
+
+def variants(name: str, *, allow_fake: bool = False) -> tuple[str, ...]:
+    """The variants that `auto`, a backend or a variant stands for. Raises ConfigError."""
+    known = tuple(backend for backend in VARIANTS if allow_fake or backend != "fake")
+    if name == "auto":
+        return tuple(variant for backend in known if backend != "fake" for variant in VARIANTS[backend])
+    backend = name.partition("/")[0]
+    if backend in PLANNED:
+        raise ConfigError(f"backend {backend}: not built yet; accepted: auto, {', '.join(known)}")
+    if backend == "fake" and not allow_fake:
+        raise ConfigError("backend fake: it answers nonsense and is for tests only; allow_fake permits it")
+    if backend in known and name in (backend, *VARIANTS[backend]):
+        return VARIANTS[backend] if name == backend else (name,)
+    raise ConfigError(f"unknown backend {name!r}; accepted: auto, {', '.join(known)}")
+
+
+def installed(variant: str) -> str:
+    """The version of the variant's library; empty when it is not installed. Imports nothing."""
+    backend = variant.partition("/")[0]
+    if backend not in _DISTRIBUTIONS:
+        return "ours"
+    for distribution in _DISTRIBUTIONS[backend]:
+        try:
+            return f"{distribution} {metadata.version(distribution)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def open_backend(variant: str, artefact: Artefact, *, allow_fake: bool = False) -> Backend:
+    """Load a model on a variant (a backend's bare name means its first one, in f32).
+
+    Raises ConfigError for an unknown or missing variant, BackendError when the load fails.
+    """
+    backend, _, precision = variants(variant, allow_fake=allow_fake)[0].partition("/")
+    try:
+        factory: Callable[[Artefact, str], Backend] = import_module(f"service.backends.{backend}").load
+        return factory(artefact, precision)
+    except ImportError as error:
+        raise ConfigError(f"backend {backend}: its library cannot be imported ({error.name or 'broken'})") from None
+    except MemoryError:
+        raise BackendError("oom", "out of memory while loading") from None

@@ -1,0 +1,119 @@
+"""One batch: from slots through the backend and the task to an answer for each item."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from service import log
+from service.backends.base import BackendError, Images, Outputs
+from service.wire.messages import Done, Ran, Run, RunFailed, Undone, Work
+from service.wire.slots import Arena
+from service.worker.guard import Guard
+from service.worker.load import Model
+
+Answered = Done | Undone
+
+
+class Bench:
+    """What engine threads work with; holds no state of its own."""
+
+    def __init__(self, pixels: Arena, models: dict[str, Model]) -> None:
+        self._pixels = pixels
+        self._models = models
+
+    def run(self, run: Run, guard: Guard) -> Ran | RunFailed:
+        """Run one batch. An item that fails alone is undone alone.
+
+        Raises BackendError of kind `fatal` only, after which the process must end.
+        """
+        model = self._models.get(run.model)
+        if model is None or run.level not in model.timings:
+            code = "unknown_model" if model is None else "unknown_level"
+            undone = [_undone(work, code, "this worker does not serve it") for work in run.items]
+            return Ran(run.batch, [*undone], 0.0, 0.0)
+        guard.run(model.timings[run.level], len(run.items))
+        try:
+            return self._run(run, model, guard)
+        except MemoryError:
+            return RunFailed(run.batch, "oom")
+        except BackendError as error:
+            if error.kind == "fatal":
+                raise
+            log.event("batch_failed", level="warning", model=run.model, items=len(run.items), reason=str(error))
+            return RunFailed(run.batch, "oom" if error.kind == "oom" else "batch")
+        except Exception as error:  # a bug of ours: the gateway finds the item that brings it out
+            name = type(error).__name__
+            log.event(
+                "batch_failed", level="error", model=run.model, items=len(run.items), error=name, reason=str(error)
+            )
+            return RunFailed(run.batch, "batch")
+
+    def _run(self, run: Run, model: Model, guard: Guard) -> Ran:
+        works, images, answers = self._gather(run.items, model)
+        infer = post = 0.0
+        while works:
+            before = time.monotonic()
+            try:
+                outputs = model.backend.run(images, run.level)
+            except BackendError as error:
+                infer += time.monotonic() - before
+                works, images = _without_guilty(error, works, images, answers)
+                guard.run(model.timings[run.level], len(works))
+                continue
+            ran = time.monotonic()
+            for number, work in enumerate(works):
+                guard.result()
+                answers.append(_result(model, work, outputs, number))
+            infer += ran - before
+            post = time.monotonic() - ran
+            break
+        return Ran(run.batch, answers, infer, post)
+
+    def _gather(self, items: Sequence[Work], model: Model) -> tuple[list[Work], Images, list[Answered]]:
+        """The items whose slots can be read, their images [n, H, W, 3], and the answers of those that cannot."""
+        transform = model.manifest.transform
+        images = np.empty((len(items), transform.height, transform.width, 3), np.uint8)
+        works: list[Work] = []
+        answers: list[Answered] = []
+        for work in items:
+            try:
+                pixels = self._pixels.view(work.slot)[: model.image_bytes]
+            except IndexError:
+                answers.append(_undone(work, "internal", "the image was lost"))
+                continue
+            images[len(works)] = np.frombuffer(pixels, np.uint8).reshape(images.shape[1:])
+            works.append(work)
+        return works, images[: len(works)], answers
+
+
+def _without_guilty(
+    error: BackendError, works: list[Work], images: Images, answers: list[Answered]
+) -> tuple[list[Work], Images]:
+    """The batch without the items an error names, which are answered; any other error is raised again."""
+    guilty = {index for index in error.items if 0 <= index < len(works)}
+    if error.kind != "item" or not guilty:
+        raise error
+    answers.extend(
+        _undone(works[index], "unprocessable_image", "the model cannot process this image") for index in sorted(guilty)
+    )
+    kept = [index for index in range(len(works)) if index not in guilty]
+    return [works[index] for index in kept], images[kept]
+
+
+def _result(model: Model, work: Work, outputs: Outputs, number: int) -> Answered:
+    try:
+        own = {name: outputs[name][number] for name in model.task.outputs}
+        return Done(work.id, work.generation, model.task.result(own, work.geometry, work.options))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever one image's outputs do to a task, its neighbours get their answers
+        name = type(error).__name__
+        log.event("item_failed", level="error", model=model.manifest.name, error=name, reason=str(error))
+        return _undone(work, "internal", "the model's answer cannot be read")
+
+
+def _undone(work: Work, code: str, message: str) -> Undone:
+    return Undone(work.id, work.generation, code, message)

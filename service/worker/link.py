@@ -1,0 +1,51 @@
+"""The worker's end of a data channel to one gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from service.errors import WireError
+from service.wire.channel import Channel
+from service.wire.messages import Hello, Ran, Run, RunFailed, ToWorker
+
+
+class Link:
+    """A data channel that several engine threads answer on, until it is cut.
+
+    An answer goes out on the link its batch came in by or not at all: another gateway knows nothing of the batch.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._channel: Channel[Run] = Channel(self._socket, ToWorker)
+        self._sending = threading.Lock()
+        self._cut = False
+
+    @property
+    def cut_off(self) -> bool:
+        """The gateway of this link is gone; work for it is in vain."""
+        return self._cut
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._channel.fileno()
+
+    def receive(self) -> list[Run]:
+        """The batches of one read; WireError when the gateway is gone."""
+        return self._channel.receive()
+
+    def send(self, message: Hello | Ran | RunFailed) -> None:
+        """Send whole, or not at all when the gateway is gone: the thread that reads will notice that."""
+        with self._sending, contextlib.suppress(WireError):
+            if not self._cut:
+                self._channel.send(message)
+
+    def cut(self) -> None:
+        """Close. A thread that waits for the gateway to read stops waiting."""
+        self._cut = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._sending:
+            self._channel.close()

@@ -1,0 +1,159 @@
+"""The worker: batches of decoded images in, results out.
+
+The main thread reads the control channel and the data channel and queues batches; each engine thread takes one at a
+time, gathers its images from their slots, runs the model, and answers. Nothing in here decides what runs when: that
+is the gateway's dispatcher.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import threading
+from typing import Any, NamedTuple
+
+from models.manifest import ManifestError
+from service import child, log
+from service.backends.base import BackendError
+from service.errors import ConfigError, WireError
+from service.wire.messages import Attach, Drain, Failed, Hello, Ready, Run
+from service.wire.pulse import REST
+from service.worker.batch import Bench
+from service.worker.guard import Guard
+from service.worker.link import Link
+from service.worker.load import Model, load_all
+
+FATAL_STATUS = 70
+"""Exit status after a failure that has spoilt the process."""
+
+
+class Job(NamedTuple):
+    """A batch and the link it came by."""
+
+    link: Link
+    run: Run
+
+
+class Worker:
+    """The process's state; `serve` is its main thread."""
+
+    def __init__(self, birth: child.Birth) -> None:
+        self._birth = birth
+        self._guards = [Guard(birth.pulse(number)) for number in range(birth.config.threads)]
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._link: Link | None = None
+        self._waiting: list[int] = []
+        self._models: dict[str, Model] = {}
+
+    def load(self) -> None:
+        """Load every model; raises ConfigError or ManifestError."""
+        self._models = load_all(self._birth.config, self._birth.start.pixel_slot_bytes, self._loading)
+
+    def serve(self) -> None:
+        """Serve until told to drain; raises WireError when the supervisor is gone."""
+        bench = Bench(self._birth.pixels, self._models)
+        threads = [
+            threading.Thread(target=self._engine, args=(guard, bench), name=f"engine {number}", daemon=True)
+            for number, guard in enumerate(self._guards)
+        ]
+        for thread in threads:
+            thread.start()
+        self._birth.control.send(Ready())
+        for descriptor in self._waiting:
+            self._attach(descriptor)
+        while self._turn():
+            pass
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _turn(self) -> bool:
+        """Wait for messages and take them; False when told to drain."""
+        control, link = self._birth.control, self._link
+        sources: list[Any] = [control] if link is None else [control, link]
+        readable, _, _ = select.select(sources, [], [])
+        if link is not None and link in readable:
+            self._receive(link)
+        if control in readable and (received := control.receive()) is not None:
+            message, descriptors = received
+            if isinstance(message, Drain):
+                return False
+            if isinstance(message, Attach) and len(descriptors) == 1:
+                self._attach(descriptors[0])
+        return True
+
+    def _receive(self, link: Link) -> None:
+        try:
+            for run in link.receive():
+                self._jobs.put(Job(link, run))
+        except WireError as error:
+            log.event("gateway_lost", level="warning", reason=str(error))
+            link.cut()
+            self._link = None
+
+    def _attach(self, descriptor: int) -> None:
+        if self._link is not None:
+            self._link.cut()
+        self._link = Link(descriptor)
+        config = self._birth.config
+        loaded = [model.loaded() for model in self._models.values()]
+        self._link.send(Hello(config.threads, config.max_batch, loaded))
+
+    def _loading(self) -> None:
+        """Between two steps of loading: show life, and hear the supervisor."""
+        for guard in self._guards:
+            guard.load(self._birth.config.load_seconds)
+        received = self._birth.control.receive(timeout=0)
+        if received is None:
+            return
+        message, descriptors = received
+        if isinstance(message, Drain):
+            child.leave()
+        if isinstance(message, Attach):
+            for stale in self._waiting:
+                os.close(stale)
+            self._waiting = list(descriptors)
+
+    def _engine(self, guard: Guard, bench: Bench) -> None:
+        """One engine thread."""
+        while True:
+            guard.rest()
+            try:
+                job = self._jobs.get(timeout=REST)
+            except queue.Empty:
+                continue
+            if job is None:
+                guard.done()
+                return
+            if job.link.cut_off:
+                continue
+            try:
+                answer = bench.run(job.run, guard)
+            except BackendError as error:
+                log.event("fatal", level="error", model=job.run.model, reason=str(error))
+                child.leave(FATAL_STATUS)
+            guard.send()
+            job.link.send(answer)
+
+
+def main() -> None:
+    """The process."""
+    birth = child.begin(pixels_writable=False, bodies_writable=False)
+    log.configure(birth.config.log_level, process=f"worker {birth.start.index}")
+    worker = Worker(birth)
+    try:
+        try:
+            worker.load()
+        except (ConfigError, ManifestError) as error:
+            birth.control.send(Failed(str(error)))
+            child.leave(1)
+        worker.serve()
+    except WireError:
+        child.leave()
+    child.leave()
+
+
+if __name__ == "__main__":
+    main()

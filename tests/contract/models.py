@@ -1,0 +1,80 @@
+"""Model directories made on the spot: tiny random networks, and ones for the fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from safetensors.numpy import save
+
+from models import manifest
+from models.manifest import Manifest, Task
+from tests.contract.graphs import Shape, graph
+
+LABELS = ["background", "disc", "star", "cup", "key"]
+TOLERANCE = manifest.Tolerance(agreement=0.95, score=0.05)
+
+
+def images(count: int, side: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Random smooth images [count, side, side, 3], no two alike."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(side // 4, axis=1).repeat(side // 4, axis=2)
+
+
+def tiny(root: Path, task: Task, name: str = "", tolerance: manifest.Tolerance = TOLERANCE) -> Path:
+    """A tiny network with reference outputs from ONNX's own slow evaluator; returns its directory."""
+    shape = Shape()
+    data = graph(task, shape)
+    pictures = images(4, shape.side)
+    evaluator = ReferenceEvaluator(data)
+    outputs = dict(zip(evaluator.output_names, evaluator.run(None, {"images": pictures}), strict=True))
+    return write(root, name or f"tiny-{task}", task, shape.side, data, {"images": pictures, **outputs}, tolerance)
+
+
+def fake(root: Path, task: Task = "classify", name: str = "", side: int = 32) -> Path:
+    """A model without a network; returns its directory."""
+    return write(root, name or f"fake-{task}", task, side, b"no graph", {"images": images(1, side)}, TOLERANCE)
+
+
+def write(
+    root: Path,
+    name: str,
+    task: Task,
+    side: int,
+    data: bytes,
+    reference: Mapping[str, NDArray[Any]],
+    tolerance: manifest.Tolerance,
+) -> Path:
+    """Write NAME/1 under `root`."""
+    directory = root / name / "1"
+    directory.mkdir(parents=True)
+    (directory / "model.onnx").write_bytes(data)
+    (directory / "reference.safetensors").write_bytes(save(dict(reference)))
+    described = Manifest(
+        format=manifest.FORMAT,
+        name=name,
+        version="1",
+        task=task,
+        labels=LABELS,
+        licence="Apache-2.0",
+        transform=manifest.Transform(fit="stretch", height=side, width=side),
+        graph="model.onnx",
+        reference="reference.safetensors",
+        files={file: manifest.describe_file(directory / file) for file in ("model.onnx", "reference.safetensors")},
+        levels=[manifest.Level(name="full", gmacs=0.001, tokens=17)],
+        tolerance=tolerance,
+    )
+    manifest.write(directory, described)
+    return directory
+
+
+def reference_of(directory: Path) -> dict[str, NDArray[Any]]:
+    """The reference tensors of a model directory, `images` among them."""
+    from safetensors.numpy import load
+
+    described = manifest.load(directory)
+    return dict(load(manifest.read_file(directory, described, described.reference)))

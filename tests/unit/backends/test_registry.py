@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.backends import registry
+from service.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_names_stand_for_variants() -> None:
+    assert registry.variants("auto") == ("onnxruntime/f32", "openvino/f32", "openvino/bf16")
+    assert registry.variants("openvino") == ("openvino/f32", "openvino/bf16")
+    assert registry.variants("openvino/bf16") == ("openvino/bf16",)
+    assert registry.variants("fake", allow_fake=True) == ("fake/none",)
+    assert "fake/none" not in registry.variants("auto", allow_fake=True)
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "", "openvino/int8", "onnxruntime/bf16", "auto/f32"])
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown backend .*accepted: auto, onnxruntime, openvino$"):
+        registry.variants(name)
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorrt"])
+def test_planned_backends_say_so(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"backend {name}: not built yet; accepted: auto, onnxruntime"):
+        registry.variants(name)
+
+
+def test_the_fake_has_to_be_allowed() -> None:
+    with pytest.raises(ConfigError, match="for tests only"):
+        registry.variants("fake")
+
+
+def test_choosing_imports_no_runtime_library() -> None:
+    program = (
+        "import sys, service.backends.choose as c, service.backends.registry as r\n"
+        "assert r.installed('openvino/f32') and r.installed('onnxruntime/f32') and r.installed('fake/none')\n"
+        "print(sorted({'onnxruntime', 'openvino', 'torch', 'safetensors'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("variant", "absent"),
+    [("onnxruntime/f32", ["openvino"]), ("openvino/f32", ["onnxruntime", "openvino_telemetry", "openvino.tools.ovc"])],
+)
+def test_a_backend_loads_its_own_library_alone(variant: str, absent: list[str]) -> None:
+    program = (
+        "import sys, pathlib, tempfile\n"
+        "from models import manifest\n"
+        "from service.backends import registry\n"
+        "from service.backends.base import Artefact\n"
+        "from tests.contract import models\n"
+        "d = models.tiny(pathlib.Path(tempfile.mkdtemp()), 'classify')\n"
+        "m = manifest.load(d)\n"
+        f"b = registry.open_backend({variant!r}, Artefact(manifest=m, graph=manifest.read_file(d, m, m.graph)))\n"
+        f"print(sorted(set({absent!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

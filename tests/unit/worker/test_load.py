@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models import manifest
+from models.manifest import ManifestError
+from service.backends.base import Images, Outputs
+from service.backends.fake import Fake
+from service.config import Config
+from service.core.batching import Profile
+from service.tasks.registry import TASKS
+from service.wire.messages import Timing
+from service.worker import load
+from tests.contract import models
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (0.001, 0.1), (0.01, 0.01), (0.05, 0.001), (1.0, 1e-6)])
+def test_the_largest_batch_that_pays_is_the_dispatchers(a: float, b: float) -> None:
+    assert load.largest_that_pays(Timing("full", a, b)) == Profile(a, b).cap(1024)
+
+
+class Recorder(Fake):
+    """Remembers the sizes of its batches."""
+
+    sizes: list[int]
+
+    def _run(self, images: Images, level: str) -> Outputs:
+        self.sizes.append(len(images))
+        return super()._run(images, level)
+
+
+def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:
+    described = manifest.load(models.fake(tmp_path))
+    backend = Recorder(described)
+    backend.sizes = []
+    model = load.Model(described, backend, TASKS["classify"], {"full": Timing("full", 0.01, 0.01)}, 0.0)
+    steps: list[int] = []
+    load.warm(model, engines=3, max_batch=32, progress=lambda: steps.append(1))
+    assert sorted(backend.sizes) == [1, 1, 1, 4, 4, 4] and len(steps) == 2
+    backend.sizes = []
+    load.warm(model, engines=1, max_batch=2, progress=lambda: None)
+    assert backend.sizes == [1, 2]
+
+
+def test_the_fakes_profile_is_its_cost(tmp_path: Path) -> None:
+    models.fake(tmp_path)
+    config = Config(
+        models=(str(tmp_path),), backend="fake", allow_fake=True, fake_batch_ms=2.0, fake_item_ms=1.0, log_level="error"
+    )
+    (model,) = load.load_all(config, 32 * 32 * 3, lambda: None).values()
+    assert model.loaded().timings == [Timing("full", 0.002, 0.001)]
+
+
+def test_a_folder_of_another_name_is_refused(tmp_path: Path) -> None:
+    directory = models.fake(tmp_path, name="right")
+    directory.parent.rename(tmp_path / "wrong")
+    config = Config(models=(str(tmp_path),), backend="fake", allow_fake=True)
+    with pytest.raises(ManifestError, match="holds the model 'right', expected 'wrong'"):
+        load.load_all(config, 1 << 20, lambda: None)
