@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from service import log
 from service.errors import Refusal
-from service.gateway import health, routes
-from service.gateway.routes import Gateway, error_response, request_id
+from service.gateway import answers, health, routes
+from service.gateway.handler import Gateway, request_id
 from service.version import VERSION
 
 _ABOUT = """Classify, detect and segment images. An answer always says which model, level and backend served it and
@@ -60,7 +60,7 @@ async def _root() -> Response:
 def _error(request: Request, refusal: Refusal) -> Response:
     gateway: Gateway = request.app.state.gateway
     gateway.metrics.refused(refusal.code)
-    return error_response(refusal, request_id(request))
+    return answers.error(refusal, request_id(request))
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from service.gateway.routes import Gateway
+from service.gateway.handler import Gateway
 from service.metrics import CONTENT_TYPE
 
 router = APIRouter()

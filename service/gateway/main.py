@@ -21,8 +21,8 @@ from service.errors import WireError
 from service.gateway import app, body
 from service.gateway.catalogue import Catalogue
 from service.gateway.engine import Engine
+from service.gateway.handler import Gateway
 from service.gateway.pool import Pool
-from service.gateway.routes import Gateway
 from service.metrics import Metrics
 from service.version import VERSION
 from service.wire import pulse

@@ -1,0 +1,129 @@
+"""A decoder process: `python -m service.decoder.main FD`.
+
+It starts, warms up, enters the sandbox, and then turns bodies into pixels, one at a time and in order. A gateway that
+goes away closes the data channel; the decoder then waits for the next one. It ends on Drain, when the supervisor goes
+away, or by a kill when an image takes longer than it may.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import time
+
+from service import child, log
+from service.child import Birth
+from service.decoder import image, sandbox, warmup
+from service.errors import Refusal, WireError
+from service.wire import pulse
+from service.wire.channel import Channel
+from service.wire.messages import Attach, Decode, Decoded, Drain, FromDecoder, Ready, ToDecoder, Undecoded
+
+MEMORY_BYTES = 288 << 20
+"""What decoding may add to the address space; with what is there before it stays under 300 MiB of real memory."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BLOCK = 4 << 20
+
+
+class Decoder:
+    """The loop and its two channels."""
+
+    def __init__(self, birth: Birth) -> None:
+        self._birth = birth
+        self._limits = birth.config.limits
+        self._pulse = birth.pulse()
+        self._data: Channel[ToDecoder] | None = None
+        self._draining = False
+
+    def run(self) -> None:
+        """Serve until told to drain or until the supervisor is gone."""
+        while True:
+            self._pulse.beat(time.monotonic(), pulse.REST_LIMIT)
+            sources: list[int] = [self._birth.control.fileno()]
+            if self._data is not None:
+                sources.append(self._data.fileno())
+            ready = select.select(sources, [], [], 0 if self._draining else pulse.REST)[0]
+            # Data first, so that what was sent before a Drain is still answered.
+            if self._data is not None and self._data.fileno() in ready:
+                self._serve(self._data)
+            elif self._draining:
+                return
+            if sources[0] in ready and not self._control():
+                return
+
+    def _control(self) -> bool:
+        """Take one control message; False when the supervisor is gone."""
+        try:
+            received = self._birth.control.receive()
+        except WireError:
+            return False
+        if received is None:
+            return True
+        message, descriptors = received
+        if isinstance(message, Attach) and descriptors:
+            self._detach()
+            self._data = Channel(socket.socket(fileno=descriptors.pop(0)), ToDecoder)
+        elif isinstance(message, Drain):
+            self._draining = True
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return True
+
+    def _detach(self) -> None:
+        if self._data is not None:
+            self._data.close()
+            self._data = None
+
+    def _serve(self, channel: Channel[ToDecoder]) -> None:
+        """Answer what has arrived; a channel whose other end is gone is closed."""
+        try:
+            for work in channel.receive():
+                self._pulse.beat(time.monotonic(), self._limits.decode_seconds)
+                channel.send(self._decode(work))
+        except WireError:
+            self._detach()
+
+    def _decode(self, work: Decode) -> FromDecoder:
+        started = time.monotonic()
+        try:
+            body = self._birth.bodies.view(work.body_slot)[: work.body_bytes]
+            slot = self._birth.pixels.view(work.pixel_slot)
+            geometry = image.decode(body, slot, work.fitting, self._limits)
+        except Refusal as refusal:
+            return Undecoded(work.id, refusal.code, refusal.message, time.monotonic() - started)
+        except Exception as error:
+            # Bytes never come here, only a mistake of ours (a slot that does not exist or is too small).
+            log.event("decode_failed", severity="error", error=type(error).__name__)
+            seconds = time.monotonic() - started
+            return Undecoded(work.id, "undecodable_image", "the image could not be decoded", seconds)
+        return Decoded(work.id, work.generation, geometry, time.monotonic() - started)
+
+
+def return_memory() -> None:
+    """Have the allocator give large blocks back at once: one photo of 12 megapixels must not weigh on a decoder for
+    the rest of its life. (By default its thresholds grow with the largest block ever freed.)"""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
+
+
+def main() -> None:
+    """Be born, warm up, enter the sandbox, serve."""
+    birth = child.begin(pixels_writable=True, bodies_writable=False)
+    log.configure(birth.config.log_level, process=f"decoder {birth.start.index}")
+    decoder = Decoder(birth)
+    return_memory()
+    warmup.run()
+    layers = sandbox.enter(MEMORY_BYTES)
+    if "seccomp" not in layers:
+        log.event("sandbox_incomplete", severity="warning", layers=" ".join(sorted(layers)))
+    birth.control.send(Ready())
+    decoder.run()
+    child.leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""The course of one HTTP request of a task.
+
+Options, model and lane; admission, before the body is read; the body; the engine; the answer, one log line, the
+metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+
+from service import log
+from service.config import Config
+from service.core.drain import Drain
+from service.core.queue import PRIORITIES
+from service.errors import Refusal
+from service.gateway import answers, body, schemas
+from service.gateway.catalogue import Catalogue, Entry
+from service.gateway.engine import Ask, Engine, Outcome, Ticket
+from service.gateway.schemas import CommonOptions
+from service.metrics import Metrics
+from service.wire import messages
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ASKED = {"default", "auto", "full", "high", "balanced", "fast"}
+
+
+@dataclass(slots=True)
+class Gateway:
+    """What the routes work with; lives in the application's state."""
+
+    config: Config
+    catalogue: Catalogue
+    engine: Engine
+    metrics: Metrics
+    budget: body.Budget
+    drain: Drain = field(default_factory=Drain)
+
+    def leaving(self) -> bool:
+        """The service is shutting down."""
+        return self.drain.phase(self.engine.clock()) != "serving"
+
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP request of a task, as far as it has come."""
+
+    gateway: Gateway
+    request: Request
+    task: str
+    started: float
+    request_id: str
+    asked: str = ""
+    entry: Entry | None = None
+    level: str = "none"
+    sizes: list[int] = field(default_factory=list)
+
+    @property
+    def model(self) -> str:
+        """For logs and metrics: a known model's name, or `none`."""
+        return self.entry.manifest.name if self.entry else "none"
+
+
+def request_id(request: Request) -> str:
+    """The client's `X-Request-Id` if it is well formed, else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+async def handle(request: Request, task: str) -> Response:
+    """Answer one request of a task."""
+    gateway: Gateway = request.app.state.gateway
+    call = Call(gateway, request, task, gateway.engine.clock(), request_id(request))
+    try:
+        ask = _ask(call)
+        outcomes = await _outcomes(call, ask)
+    except Refusal as refusal:
+        return _refused(call, refusal)
+    if len(outcomes) == 1 and outcomes[0].refusal:
+        return _refused(call, outcomes[0].refusal, outcomes[0])
+    return _answered(call, ask.entry, outcomes)
+
+
+def _ask(call: Call) -> Ask:
+    gateway, request = call.gateway, call.request
+    limits = gateway.config.limits
+    options = schemas.parse_options(call.task, request.query_params, request.headers)
+    entry = gateway.catalogue.pick(options.model, call.task)
+    call.asked = options.level or "default"
+    lane = entry.lane(options.level, options.min_level)
+    call.entry, call.level = entry, lane.level
+    body.check_head(request, limits)
+    timeout = min(options.timeout_ms or limits.default_timeout_ms, limits.max_timeout_ms) / 1000
+    return Ask(entry, lane, call.started + timeout, PRIORITIES[options.priority], _result_options(options))
+
+
+def _result_options(options: CommonOptions) -> messages.Options:
+    given = options.model_dump(include=set(messages.Options.__struct_fields__))
+    return messages.Options(**given)
+
+
+async def _outcomes(call: Call, ask: Ask) -> list[Outcome]:
+    """Admit, read the body, submit; one outcome per image, in order."""
+    gateway, engine = call.gateway, call.gateway.engine
+    tickets = [engine.admit(ask)]
+    with gateway.budget.share() as share:
+        try:
+            images = await body.read(call.request, gateway.config.limits, share)
+            call.sizes = [len(image) for image in images]
+            tickets += [engine.admit(ask) for _ in images[1:]]
+        except ClientDisconnect:
+            _cancel(engine, tickets)
+            raise Refusal("client_closed_request", "the client closed the connection") from None
+        except Refusal as refusal:
+            for ticket in tickets:
+                engine.refuse(ticket, refusal)
+            raise
+        watch = asyncio.ensure_future(call.request.receive())
+        watch.add_done_callback(lambda task: None if task.cancelled() else _cancel(engine, tickets))
+        try:
+            submitted = [engine.submit(ticket, image) for ticket, image in zip(tickets, images, strict=True)]
+            if len(submitted) == 1:
+                return [await submitted[0]]
+            return list(await asyncio.gather(*submitted))
+        finally:
+            watch.cancel()
+            _cancel(engine, tickets)
+
+
+def _cancel(engine: Engine, tickets: list[Ticket]) -> None:
+    """Drop what is not answered yet; nothing happens to what is."""
+    for ticket in tickets:
+        if not ticket.done.done():
+            engine.cancel(ticket)
+
+
+def _answered(call: Call, entry: Entry, outcomes: list[Outcome]) -> Response:
+    gateway = call.gateway
+    seconds = gateway.engine.clock() - call.started
+    for outcome in outcomes:
+        if outcome.refusal is None:
+            gateway.metrics.stages(outcome.decode, outcome.queue, outcome.infer, outcome.post)
+            gateway.metrics.served(call.model, call.level, call.asked if call.asked in _ASKED else "custom")
+        else:
+            gateway.metrics.refused(outcome.refusal.code)
+    _finish(call, 200, "ok", seconds, outcomes)
+    backend = gateway.catalogue.backend(call.model)
+    given = [
+        answers.answer(call.request_id, entry.manifest, call.level, backend, outcome, seconds) for outcome in outcomes
+    ]
+    content = msgspec.json.encode(given[0] if len(given) == 1 else given)
+    response = Response(content, media_type="application/json")
+    response.headers["X-Squint-Level"] = call.level
+    response.headers["Server-Timing"] = answers.server_timing(outcomes[0], seconds)
+    return _common(call, response)
+
+
+def _refused(call: Call, refusal: Refusal, outcome: Outcome | None = None) -> Response:
+    gateway = call.gateway
+    gateway.metrics.refused(refusal.code)
+    seconds = gateway.engine.clock() - call.started
+    _finish(call, refusal.status, refusal.code, seconds, [outcome] if outcome else [])
+    return _common(call, answers.error(refusal, call.request_id))
+
+
+def _common(call: Call, response: Response) -> Response:
+    response.headers["X-Request-Id"] = call.request_id
+    if call.gateway.leaving():
+        response.headers["Connection"] = "close"
+    return response
+
+
+def _finish(call: Call, status: int, outcome: str, seconds: float, outcomes: list[Outcome]) -> None:
+    call.gateway.metrics.request(call.task, call.model, call.level, outcome, seconds)
+    fields: dict[str, Any] = {}
+    if outcomes:
+        first = outcomes[0]
+        fields = {
+            "decode_ms": round(first.decode * 1000, 3),
+            "queue_ms": round(first.queue * 1000, 3),
+            "infer_ms": round(first.infer * 1000, 3),
+            "batch": first.batch,
+            "closed": first.closed,
+        }
+    log.event(
+        "request",
+        request_id=call.request_id,
+        task=call.task,
+        model=call.model,
+        level=call.level,
+        status=status,
+        outcome=outcome,
+        images=len(call.sizes),
+        bytes=sum(call.sizes),
+        total_ms=round(seconds * 1000, 3),
+        **fields,
+    )
