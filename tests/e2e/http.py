@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ class Reply:
         return json.loads(self.body)
 
 
+IDLE_SECONDS = 10.0
+"""A connection unused for longer is opened anew: the server may be about to close it."""
+
+
 class Connection:
     """One keep-alive connection."""
 
@@ -29,6 +34,7 @@ class Connection:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._used_at = 0.0
 
     async def request(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
@@ -41,10 +47,13 @@ class Connection:
 
     async def send(self, data: bytes) -> Reply:
         """Send raw bytes and read one response."""
+        if time.monotonic() - self._used_at > IDLE_SECONDS:
+            await self.close()
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writer.write(data)
         reply = await self.read()
+        self._used_at = time.monotonic()
         if reply.headers.get("connection") == "close":
             await self.close()
         return reply
