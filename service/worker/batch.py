@@ -42,12 +42,12 @@ class Bench:
         except BackendError as error:
             if error.kind == "fatal":
                 raise
-            log.event("batch_failed", level="warning", model=run.model, items=len(run.items), reason=str(error))
+            log.event("batch_failed", severity="warning", model=run.model, items=len(run.items), reason=str(error))
             return RunFailed(run.batch, "oom" if error.kind == "oom" else "batch")
         except Exception as error:  # a bug of ours: the gateway finds the item that brings it out
             name = type(error).__name__
             log.event(
-                "batch_failed", level="error", model=run.model, items=len(run.items), error=name, reason=str(error)
+                "batch_failed", severity="error", model=run.model, items=len(run.items), error=name, reason=str(error)
             )
             return RunFailed(run.batch, "batch")
 
@@ -111,7 +111,7 @@ def _result(model: Model, work: Work, outputs: Outputs, number: int) -> Answered
         raise
     except Exception as error:  # whatever one image's outputs do to a task, its neighbours get their answers
         name = type(error).__name__
-        log.event("item_failed", level="error", model=model.manifest.name, error=name, reason=str(error))
+        log.event("item_failed", severity="error", model=model.manifest.name, error=name, reason=str(error))
         return _undone(work, "internal", "the model's answer cannot be read")
 
 

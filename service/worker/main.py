@@ -89,7 +89,7 @@ class Worker:
             for run in link.receive():
                 self._jobs.put(Job(link, run))
         except WireError as error:
-            log.event("gateway_lost", level="warning", reason=str(error))
+            log.event("gateway_lost", severity="warning", reason=str(error))
             link.cut()
             self._link = None
 
@@ -132,7 +132,7 @@ class Worker:
             try:
                 answer = bench.run(job.run, guard)
             except BackendError as error:
-                log.event("fatal", level="error", model=job.run.model, reason=str(error))
+                log.event("fatal", severity="error", model=job.run.model, reason=str(error))
                 child.leave(FATAL_STATUS)
             guard.send()
             job.link.send(answer)

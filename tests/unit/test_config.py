@@ -1,0 +1,183 @@
+"""service.config: where a value comes from, and the one line for each that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import config
+from service.errors import ConfigError
+from service.settings import MODEL_SETTINGS, SETTINGS
+
+ROOT = Path(__file__).parents[2]
+HOME = {"HOME": "/home/someone"}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def toml(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "other.toml").write_text(text)
+    return {"config": str(folder / "other.toml")}
+
+
+def test_defaults_need_no_file_and_work_from_any_directory() -> None:
+    loaded = config.load({}, HOME)
+    assert loaded.http_port == 8000
+    assert loaded.host == "127.0.0.1"
+    assert loaded.limits == config.Limits()
+    assert loaded.cache_dir == "/home/someone/.cache/squint"
+    assert loaded.models == (str(ROOT / "models" / "zoo"),)
+    assert loaded.threads >= 1
+    assert loaded.decoders >= 2
+
+
+def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(elsewhere: Path) -> None:
+    file = toml(elsewhere, "http_port = 1001")
+    variable = HOME | {"SQUINT_HTTP_PORT": "1002"}
+    assert config.load({}, HOME).http_port == 8000
+    assert config.load(file, HOME).http_port == 1001
+    assert config.load(file, variable).http_port == 1002
+    assert config.load(file | {"http-port": "1003"}, variable).http_port == 1003
+
+
+def test_the_file_in_the_working_directory_is_read_unless_another_is_named(elsewhere: Path) -> None:
+    (elsewhere / "squint.toml").write_text("workers = 3")
+    assert config.load({}, HOME).workers == 3
+    assert config.load(toml(elsewhere, "workers = 4"), HOME).workers == 4
+    assert config.load({}, HOME | {"SQUINT_CONFIG": str(elsewhere / "other.toml")}).workers == 4
+
+
+def test_limits_are_given_in_units_for_people() -> None:
+    loaded = config.load({"max-body-mb": "1.5", "max-mpx": "2", "timeout-ms": "250"}, HOME)
+    assert loaded.limits.body_bytes == 1_500_000
+    assert loaded.limits.pixels == 2_000_000
+    assert loaded.limits.default_timeout_ms == 250
+
+
+def test_lists_come_repeated_joined_or_as_arrays(elsewhere: Path) -> None:
+    assert config.load({"models": ["a", "/b"]}, HOME).models == (str(elsewhere / "a"), "/b")
+    assert config.load({}, HOME | {"SQUINT_MODELS": "/a:/b"}).models == ("/a", "/b")
+    assert config.load(toml(elsewhere, 'models = ["/a", "/b"]'), HOME).models == ("/a", "/b")
+    origins = HOME | {"SQUINT_CORS_ORIGINS": "https://a.example,http://b.example:8080"}
+    assert config.load({}, origins).cors_origins == ("https://a.example", "http://b.example:8080")
+
+
+def test_models_have_tables_of_their_own(elsewhere: Path) -> None:
+    file = toml(elsewhere, '[model.toyscape-classify]\nbackend = "openvino"\ndefault_level = "fast"')
+    model = config.load(file, HOME).model["toyscape-classify"]
+    assert model == config.ModelConfig(backend="openvino", default_level="fast")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("htp_port = 1", ["unknown key 'htp_port'", "http_port", "max_body_mb"]),
+        ("http_port = 70000", ["http_port = 70000", "0 to 65535"]),
+        ('http_port = "8000"', ["http_port", "whole number"]),
+        ("http_port = true", ["http_port", "whole number"]),
+        ("models = [1]", ["models", "a directory"]),
+        ('backend = "tpu"', ["backend = 'tpu'", "onnxruntime", "openvino"]),
+        ("drain_seconds = nan", ["drain_seconds", "0 to 300"]),
+        ("[limits]\nside = 3", ["unknown key 'limits'"]),
+        ("[model.x]\nlevel = 3", ["[model.x]", "unknown key 'level'", "default_level"]),
+        ('[model.x]\ndefault_level = "\\u001b[2J"', ["[model.x]", "default_level", "a level"]),
+        ("model = 3", ["[model.NAME]"]),
+        ("http_port = ", ["not valid TOML"]),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_the_key_and_what_is_accepted(
+    elsewhere: Path, text: str, said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(toml(elsewhere, text), HOME)
+    line = str(caught.value)
+    assert "other.toml" in line
+    assert len(line.splitlines()) == 1
+    assert all(part in line for part in said), line
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        ({"threads": "0"}, {}, ["--threads 0", "1 to 256"]),
+        ({"threads": "1_0"}, {}, ["--threads 1_0"]),
+        ({"cors-origins": ["*", "x"]}, {}, ["--cors-origins * x", "an origin"]),
+        ({}, {"SQUINT_THREADS": "two"}, ["SQUINT_THREADS=two", "1 to 256"]),
+        ({}, {"SQUINT_ALLOW_FAKE": "perhaps"}, ["SQUINT_ALLOW_FAKE=perhaps", "true or false"]),
+        ({}, {"SQUINT_MAX_MPX": "inf"}, ["SQUINT_MAX_MPX=inf", "0.001 to 250"]),
+        ({}, {"SQUINT_HTTP_PORT": "tcp://10.0.0.1:80"}, ["SQUINT_HTTP_PORT"]),
+        ({"config": "absent.toml"}, {}, ["absent.toml", "no such file"]),
+        ({"config": "."}, {}, ["."]),
+        ({"backend": "fake"}, {}, ["--backend fake", "--allow-fake"]),
+        ({"http-port": "5", "grpc-port": "5"}, {}, ["--grpc-port 5", "another port"]),
+        ({"timeout-ms": "9", "max-timeout-ms": "8"}, {}, ["--timeout-ms 9", "at most", "8"]),
+        ({"pending-mb": "1"}, {}, ["--pending-mb 1", "at least", "20"]),
+        ({"models": []}, {}, ["--models", "at least one"]),
+    ],
+)
+def test_a_wrong_flag_or_variable_is_one_line(
+    arguments: dict[str, Any], variables: dict[str, str], said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(arguments, HOME | variables)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert all(part in line for part in said), line
+
+
+def test_fake_is_served_when_allowed() -> None:
+    loaded = config.load({"backend": "fake", "allow-fake": True}, HOME)
+    assert loaded.backend == "fake"
+    assert config.load({"backend": "fake"}, HOME | {"SQUINT_ALLOW_FAKE": "1"}).allow_fake
+
+
+def test_variables_of_others_are_no_error() -> None:
+    """Kubernetes sets SQUINT_SERVICE_HOST and its like for a service called squint."""
+    config.load({}, HOME | {"SQUINT_SERVICE_HOST": "10.0.0.1", "SQUINT_PORT": "tcp://10.0.0.1:80"})
+
+
+def test_every_field_has_exactly_one_setting() -> None:
+    fields = {field.name for field in dataclasses.fields(config.Config)} - {"limits", "model"}
+    fields |= {f"limits.{field.name}" for field in dataclasses.fields(config.Limits)}
+    assert sorted(setting.field for setting in SETTINGS) == sorted(fields)
+    assert len({setting.name for setting in SETTINGS}) == len(SETTINGS)
+    assert {setting.field for setting in MODEL_SETTINGS} == {f.name for f in dataclasses.fields(config.ModelConfig)}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_default_is_a_value_that_the_setting_accepts(setting: Any) -> None:
+    value = config.defaults(HOME)[setting.field]
+    shown = setting.kind.show(value)
+    if shown:
+        assert setting.kind.parse(shown) == value
+
+
+def test_a_configuration_travels_whole() -> None:
+    loaded = config.load({"models": ["/a"], "max-side": "99"}, HOME)
+    assert config.decode(config.encode(loaded)) == loaded
+
+
+def test_a_quota_on_cpus_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(Path, "read_text", lambda _: "400000 100000\n")
+    assert config.defaults(HOME)["threads"] == 4
+    monkeypatch.setattr(Path, "read_text", lambda _: "max 100000\n")
+    assert config.defaults(HOME)["threads"] == 16
+    assert config.defaults(HOME)["decoders"] == 8
+
+
+def test_the_import_is_light() -> None:
+    code = "import sys, service.config; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"numpy", "asyncio", "fastapi", "pydantic", "onnxruntime", "openvino", "PIL", "torch", "argparse"}
+    assert not heavy & set(run.stdout.split())
