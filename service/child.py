@@ -20,7 +20,7 @@ from service import config
 from service.errors import WireError
 from service.wire.channel import ControlChannel
 from service.wire.messages import Control, Start
-from service.wire.pulse import Pulse
+from service.wire.pulse import RECORD_BYTES, Pulse
 from service.wire.slots import Arena
 
 _PR_SET_PDEATHSIG = 1
@@ -40,7 +40,7 @@ class Birth:
 
     def pulse(self, number: int = 0) -> Pulse:
         """This child's `number`-th record on the pulse board."""
-        return Pulse(self.board, self.start.first_pulse + number)
+        return Pulse(self.board, number)
 
 
 def begin(*, pixels_writable: bool, bodies_writable: bool) -> Birth:
@@ -55,13 +55,16 @@ def begin(*, pixels_writable: bool, bodies_writable: bool) -> Birth:
         raise WireError("expected Start")
     title = start.role if start.role == "gateway" else f"{start.role} {start.index}"
     setproctitle.setproctitle(f"squint: {title}")
+    own = Arena(board, start.pulses, RECORD_BYTES, writable=True, first=start.first_pulse)
+    # With the descriptor gone, nobody but this child can write its records, and it no others.
+    os.close(board)
     return Birth(
         control=control,
         start=start,
         config=config.decode(start.config),
         pixels=Arena(pixels, start.pixel_slots, start.pixel_slot_bytes, writable=pixels_writable),
         bodies=Arena(bodies, start.body_slots, start.body_slot_bytes, writable=bodies_writable),
-        board=Arena(board, start.pulse_records, 16, writable=True),
+        board=own,
         extra=extra,
     )
 

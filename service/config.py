@@ -49,7 +49,7 @@ class Limits:
     images: int = 16
     decode_seconds: float = 2.0
     upload_seconds: float = 30.0
-    in_flight: int = 256
+    in_flight: int = 512
     pending_bytes: int = 128_000_000
     default_timeout_ms: int = 10_000
     max_timeout_ms: int = 60_000

@@ -57,3 +57,7 @@ class StartError(Exception):
 
 class WireError(Exception):
     """A frame between processes was malformed, too long or cut short; the connection is of no more use."""
+
+
+class FrameTooLong(WireError):
+    """A message of ours is too long to send; nothing was sent, and the connection is as good as before."""

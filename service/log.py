@@ -12,10 +12,12 @@ import logging
 import math
 import sys
 import time
+import traceback
 from typing import Any, Literal
 
 Severity = Literal["debug", "info", "warning", "error"]
 MAX_VALUE = 256
+_FRAMES = 4
 _RANK: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _least = _RANK["info"]
@@ -42,7 +44,9 @@ class _Bridge(logging.Handler):
         severity: Severity = "debug" if library in _CHATTY else "warning"
         if record.levelno >= logging.ERROR:
             severity = "error"
-        event("library", severity=severity, library=library, text=record.getMessage())
+        error = record.exc_info[1] if record.exc_info else None
+        where = {"trace": frames(error)} if error else {}
+        event("library", severity=severity, library=library, text=record.getMessage(), **where)
 
 
 _CHATTY = ("python_multipart", "uvicorn")
@@ -58,6 +62,13 @@ def event(name: str, /, *, severity: Severity = "info", **fields: Any) -> None:
     text = json.dumps(line, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f")
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
+
+
+def frames(error: BaseException) -> str:
+    """Where an error arose, as `file:line function` of the innermost frames, and what it is; for a line's field."""
+    inner = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in inner]
+    return " > ".join([*places, f"{type(error).__name__}: {error}"])
 
 
 def _now() -> str:

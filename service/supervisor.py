@@ -8,6 +8,7 @@ so that a new gateway finds the same workers with their models loaded.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import selectors
 import signal
@@ -25,18 +26,21 @@ from service import config as configuration
 from service import log
 from service.config import Config
 from service.core.dispatch import DECODER_DEPTH
-from service.core.restart import Restart
+from service.core.restart import MAX_DELAY, Restart
 from service.errors import StartError, WireError
 from service.wire.channel import ControlChannel
-from service.wire.messages import Attach, Control, Drain, Failed, Ready, Restarts, Role, Start
-from service.wire.pulse import Pulse
+from service.wire.messages import Attach, Control, Drain, Failed, Lost, Ready, Restarts, Role, Start
+from service.wire.pulse import RECORD_BYTES, Pulse
 from service.wire.slots import Arena
 
 EXIT_OK, EXIT_FAILED, EXIT_GAVE_UP = 0, 1, 3
 
 _WATCH_SECONDS = 0.1
-_PULSE_BYTES = 16
 _DRAIN_SLACK = 5.0
+_LEAVE_SECONDS = 2.0
+"""What children get to end by themselves once nothing is in flight."""
+_STALLED = 1.0
+"""Seconds without a turn of the supervisor itself after which it judges nobody: the whole service was stopped."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +59,6 @@ class Child:
     start_at: float | None = 0.0
     """When to start it next; None while it runs."""
     ready: bool = False
-    leaving: bool = False
 
     @property
     def name(self) -> str:
@@ -79,8 +82,11 @@ def run(config: Config, banner: Callable[[Config], None] = lambda config: None) 
 
     `banner` is called once, when the service is ready. Raises StartError when it cannot start.
     """
+    log.configure(config.log_level, process="supervisor")
     shared = _prepare(config)
-    return Supervisor(config, shared, banner).run()
+    bound = dataclasses.replace(config, http_port=shared.listener.getsockname()[1])
+    log.event("listening", host=bound.host, port=bound.http_port)
+    return Supervisor(bound, shared, banner).run()
 
 
 def _prepare(config: Config) -> Shared:
@@ -98,7 +104,7 @@ def _prepare(config: Config) -> Shared:
     return Shared(
         pixels=Arena.create("squint-pixels", limits.in_flight + ghosts, slot_bytes),
         bodies=Arena.create("squint-bodies", config.decoders * DECODER_DEPTH, limits.body_bytes),
-        board=Arena.create("squint-pulse", first + config.workers * config.threads, _PULSE_BYTES),
+        board=Arena.create("squint-pulse", first + config.workers * config.threads, RECORD_BYTES),
         listener=listener,
         children=children,
     )
@@ -145,6 +151,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._exit: int | None = None
         self._drain_until: float | None = None
+        self._looked_at = time.monotonic()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -183,8 +190,14 @@ class Supervisor:
     def _start_due(self) -> None:
         now = time.monotonic()
         for child in self._shared.children:
-            if child.start_at is not None and child.start_at <= now and self._drain_until is None:
-                self._start(child)
+            # While leaving only the gateway is past its use; who serves those in flight is replaced as ever.
+            leaving = self._drain_until is not None and child.role == "gateway"
+            if child.start_at is not None and child.start_at <= now and not leaving:
+                try:
+                    self._start(child)
+                except OSError as error:
+                    log.event("start_failed", severity="error", process=child.name, reason=error.strerror)
+                    self._schedule(child)
 
     def _start(self, child: Child) -> None:
         shared, config = self._shared, self._config
@@ -212,22 +225,24 @@ class Supervisor:
             pixel_slot_bytes=shared.pixels.slot_bytes,
             body_slots=shared.bodies.slots,
             body_slot_bytes=shared.bodies.slot_bytes,
-            pulse_records=shared.board.slots,
             first_pulse=child.first_pulse,
+            pulses=child.pulses,
         )
         descriptors = [shared.pixels.descriptor, shared.bodies.descriptor, shared.board.descriptor]
         if child.role == "gateway":
             descriptors.append(shared.listener.fileno())
         self._send(child, start, *descriptors)
-        self._attach(child)
+        if child.role == "gateway":
+            self._attach(child)
         self._tell_restarts()
 
     def _attach(self, child: Child) -> None:
-        """Give a new process its data channels: a gateway one to every peer, a peer one to the gateway."""
+        """Give a process its data channels: a new gateway one to every peer that is ready, a peer that has become
+        ready one to the gateway. A peer that is still starting would keep what it is sent waiting."""
         gateway = self._shared.children[0]
         peers = self._shared.children[1:] if child is gateway else [child]
         for peer in peers:
-            if gateway.control is None or peer.control is None:
+            if gateway.control is None or peer.control is None or not peer.ready:
                 continue
             one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self._send(gateway, Attach(peer.role, peer.index), one.fileno())
@@ -253,18 +268,28 @@ class Supervisor:
             return
         if received is None:
             return
-        message, _ = received
-        if isinstance(message, Ready):
+        message, descriptors = received
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(message, Ready) and not child.ready:
             child.ready = True
+            if child.role != "gateway":
+                self._attach(child)
             child.policy.ready(time.monotonic())
             log.event("ready", process=child.name, seconds=round(time.monotonic() - child.started_at, 3))
             if all(one.ready for one in self._shared.children) and self._banner is not None:
-                self._banner(self._config)
+                with contextlib.suppress(OSError):
+                    self._banner(self._config)
                 self._banner = None
-        elif isinstance(message, Failed):
+        elif isinstance(message, Failed) and not child.ready:
+            # Only who is still starting is heard: afterwards a decoder may be somebody else's.
             log.event("failed", severity="error", process=child.name, reason=message.reason)
-            print(f"squint: {message.reason}", file=sys.stderr)
+            _say("".join(letter if letter.isprintable() else " " for letter in message.reason))
             self._exit = EXIT_FAILED
+        elif isinstance(message, Lost) and child.role == "gateway":
+            for peer in self._shared.children[1:]:
+                if (peer.role, peer.index) == (message.role, message.index):
+                    self._kill(peer)
 
     def _on_exit(self, child: Child) -> None:
         process = child.process
@@ -277,16 +302,20 @@ class Supervisor:
         os.close(child.pidfd)
         self._forget_control(child)
         child.process, child.ready = None, False
-        if self._drain_until is not None:
+        if self._drain_until is not None and child.role == "gateway":
             return
-        delay = child.policy.died(time.monotonic())
-        log.event("process_died", severity="error", process=child.name, status=status, restart_in=delay)
-        if delay is None:
-            print(f"squint: {child.name} crashed {child.policy.crashes} times in a row; giving up", file=sys.stderr)
-            self._exit = self._exit or EXIT_GAVE_UP
-            return
-        child.start_at = time.monotonic() + delay
+        log.event("process_died", severity="error", process=child.name, status=status)
+        self._schedule(child)
         self._tell_restarts()
+
+    def _schedule(self, child: Child) -> None:
+        """Start a child again when its policy says, or give up."""
+        delay = child.policy.died(time.monotonic())
+        if delay is None:
+            _say(f"{child.name} crashed {child.policy.crashes} times in a row; giving up")
+            self._exit = self._exit or EXIT_GAVE_UP
+            delay = MAX_DELAY
+        child.start_at = time.monotonic() + delay
 
     def _tell_restarts(self) -> None:
         counts: dict[str, int] = {}
@@ -304,6 +333,9 @@ class Supervisor:
 
     def _check_pulses(self) -> None:
         now = time.monotonic()
+        stalled, self._looked_at = now - self._looked_at > _STALLED, now
+        if stalled:
+            return
         for child in self._shared.children:
             if child.process is None:
                 continue
@@ -336,9 +368,20 @@ class Supervisor:
             self._exit = EXIT_OK
 
     def _kill_all(self) -> None:
-        """Nothing is in flight any more: end every child and wait until it is gone."""
+        """Nothing is in flight any more: tell every child to end, end those that do not, and wait until all are
+        gone."""
         for child in self._shared.children:
-            self._kill(child)
+            self._send(child, Drain(0.0))
+        until = time.monotonic() + _LEAVE_SECONDS
         for child in self._shared.children:
             if child.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.process.wait(max(0.0, until - time.monotonic()))
+                child.process.kill()
                 child.process.wait()
+
+
+def _say(words: str) -> None:
+    """One line for whoever started the service, if anyone still reads."""
+    with contextlib.suppress(OSError):
+        print(f"squint: {words}", file=sys.stderr)

@@ -82,7 +82,6 @@ class _Lane:
 class _Batch(msgspec.Struct):
     lane: _Lane
     items: list[Item]
-    worker: int
 
 
 class _Worker:
@@ -93,11 +92,10 @@ class _Worker:
 
 
 class Dispatcher:
-    """See the module. `in_flight_limit` bounds admitted items; `decode_limit` is the decoder watchdog's, in seconds."""
+    """See the module. `in_flight_limit` bounds admitted items."""
 
-    def __init__(self, in_flight_limit: int, decode_limit: float = 2.0) -> None:
+    def __init__(self, in_flight_limit: int) -> None:
         self._limit = in_flight_limit
-        self._decode_limit = decode_limit
         self._items: dict[int, Item] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._decode_queue = DeadlineQueue()
@@ -176,7 +174,7 @@ class Dispatcher:
                 continue
             if position == 0:
                 item.strikes += 1
-                if item.strikes >= isolation.STRIKES or now - item.started_at >= self._decode_limit:
+                if item.strikes >= isolation.STRIKES:
                     self._answer(item, Refusal("undecodable_image", "the image cannot be decoded within the limits"))
                     continue
             item.state = State.WAITING
@@ -187,6 +185,7 @@ class Dispatcher:
         self, now: float, worker: int, engines: int, profiles: dict[LaneKey, Profile], max_batch: int
     ) -> None:
         """A worker is attached and serves these lanes."""
+        self.worker_down(now, worker)
         for key, profile in profiles.items():
             if key not in self._lanes:
                 self._lanes[key] = _Lane(key, profile, max_batch)
@@ -263,19 +262,19 @@ class Dispatcher:
         if kind == "oom":
             batch.lane.max_batch = max(1, min(batch.lane.max_batch, len(batch.items) // 2))
         live = [item for item in batch.items if item.state is State.RUNNING]
-        if len(live) == 1:
-            self._answer(live[0], Refusal("unprocessable_image", "the model cannot process this image"))
+        if len(batch.items) == 1:
+            for item in live:
+                self._answer(item, Refusal("unprocessable_image", "the model cannot process this image"))
+        elif len(live) == 1:
+            # The others left while it ran; whether this one is guilty is not known yet.
+            self._retry(batch.lane, live)
         for half in isolation.halves(live):
             self._retry(batch.lane, half)
         self._feed_workers(now)
 
     def cancel(self, now: float, item: Item) -> None:
-        """The client went away."""
+        """The client went away, or its body did not come as it should; nobody reads the answer any more."""
         self._answer(item, Refusal("client_closed_request", "the client closed the connection"))
-
-    def refuse(self, now: float, item: Item, refusal: Refusal) -> None:
-        """The gateway itself refuses an admitted item (a slow or too large body)."""
-        self._answer(item, refusal)
 
     def tick(self, now: float) -> None:
         """Answer everything whose deadline has passed."""
@@ -313,9 +312,6 @@ class Dispatcher:
         held = self._decoders.get(decoder)
         if held and item in held:
             held.remove(item)
-            if held:
-                # The next one starts only now, and its watchdog time with it.
-                held[0].started_at = max(held[0].started_at, item.started_at + seconds)
         self._decode_seconds += _DECODE_WEIGHT * (seconds - self._decode_seconds)
 
     def _feed_workers(self, now: float) -> None:
@@ -367,7 +363,7 @@ class Dispatcher:
             item.state = State.RUNNING
             item.started_at = now
         self._batches += 1
-        worker.running[self._batches] = _Batch(lane, items, index)
+        worker.running[self._batches] = _Batch(lane, items)
         self._actions.append(StartRun(self._batches, index, lane.key, items, reason))
 
     def _end(self, worker: int, batch_id: int) -> _Batch | None:

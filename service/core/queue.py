@@ -10,6 +10,9 @@ from enum import IntEnum
 
 import msgspec
 
+_STALE = 64
+"""Removed entries that a heap may hold before it is built anew."""
+
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -70,6 +73,9 @@ class DeadlineQueue:
         if item.ticket:
             item.ticket = 0
             self._live -= 1
+            if len(self._heap) > 2 * self._live + _STALE:
+                self._heap = [entry for entry in self._heap if entry[3].ticket == entry[2]]
+                heapq.heapify(self._heap)
 
     def head(self) -> Item | None:
         """The item that would be popped."""

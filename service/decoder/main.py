@@ -36,6 +36,7 @@ class Decoder:
         self._pulse = birth.pulse()
         self._data: Channel[ToDecoder] | None = None
         self._draining = False
+        self._canvas = memoryview(bytearray(birth.pixels.slot_bytes))
 
     def run(self) -> None:
         """Serve until told to drain or until the supervisor is gone."""
@@ -85,12 +86,22 @@ class Decoder:
         except WireError:
             self._detach()
 
+    def _hand_over(self, work: Decode) -> None:
+        """Put the pixels into their slot, unless the gateway has gone: the next one may have given the slot away."""
+        if self._data is not None:
+            poll = select.poll()
+            poll.register(self._data, select.POLLIN)
+            if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
+                return
+        size = work.fitting.height * work.fitting.width * 3
+        self._birth.pixels.view(work.pixel_slot)[:size] = self._canvas[:size]
+
     def _decode(self, work: Decode) -> FromDecoder:
         started = time.monotonic()
         try:
             body = self._birth.bodies.view(work.body_slot)[: work.body_bytes]
-            slot = self._birth.pixels.view(work.pixel_slot)
-            geometry = image.decode(body, slot, work.fitting, self._limits)
+            geometry = image.decode(body, self._canvas, work.fitting, self._limits)
+            self._hand_over(work)
         except Refusal as refusal:
             return Undecoded(work.id, refusal.code, refusal.message, time.monotonic() - started)
         except Exception as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +28,7 @@ def create(gateway: Gateway) -> FastAPI:
         description=_ABOUT,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
     patch_fastapi(app, redirect_from_root_to_docs=False)
@@ -87,5 +86,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     """A bug of ours: the operator gets the trace, the client only a code."""
-    log.event("bug", severity="error", error=type(error).__name__, trace=traceback.format_exception(error)[-1])
-    return _error(request, Refusal("internal", "an internal error; the operator can find it by the request id"))
+    given = request_id(request)
+    log.event("bug", severity="error", request_id=given, path=request.url.path, trace=log.frames(error))
+    gateway: Gateway = request.app.state.gateway
+    gateway.metrics.refused("internal")
+    return answers.error(Refusal("internal", "an internal error; the operator can find it by the request id"), given)

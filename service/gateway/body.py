@@ -81,16 +81,21 @@ def check_head(request: Request, limits: Limits) -> None:
         raise Refusal("unsupported_media_type", "the body must not be compressed")
 
 
-async def read(request: Request, limits: Limits, share: Share) -> list[bytes | bytearray]:
-    """The encoded images of a request, at least one. Raises Refusal, ClientDisconnect when the client left."""
+async def read(request: Request, limits: Limits, share: Share, seconds: float) -> list[bytes | bytearray]:
+    """The encoded images of a request, at least one; `seconds` is what its deadline leaves.
+
+    Raises Refusal, ClientDisconnect when the client left.
+    """
     media, parameters = parse_options_header(request.headers.get("content-type"))
     chunks = _chunks(request, limits, share)
     try:
-        async with asyncio.timeout(limits.upload_seconds):
+        async with asyncio.timeout(min(limits.upload_seconds, seconds)):
             if media == b"multipart/form-data":
                 return await _multipart(chunks, parameters.get(b"boundary"), limits)
             body = await _whole(chunks)
     except TimeoutError:
+        if seconds < limits.upload_seconds:
+            raise Refusal("deadline_exceeded", "the body did not arrive before the deadline") from None
         raise Refusal("slow_upload", f"the body did not arrive within {limits.upload_seconds:g} seconds") from None
     if media == b"application/json":
         return [await _base64(body)]
@@ -100,8 +105,8 @@ async def read(request: Request, limits: Limits, share: Share) -> list[bytes | b
 
 
 async def _chunks(request: Request, limits: Limits, share: Share) -> AsyncIterator[bytes]:
+    # Memory is reserved as it is filled, not as it is announced: announcing costs a client nothing.
     size = 0
-    share.cover(int(request.headers.get("content-length", "0")))
     async for chunk in request.stream():
         size += len(chunk)
         if size > limits.body_bytes:

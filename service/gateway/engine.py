@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from service.config import Limits
 from service.core.batching import Profile
 from service.core.dispatch import DECODER_DEPTH, Answer, CloseReason, Dispatcher, StartDecode, StartRun
 from service.core.queue import Item, LaneKey
-from service.errors import Refusal
+from service.errors import STATUS, Refusal, WireError
 from service.gateway.catalogue import Catalogue, Entry
 from service.gateway.pool import Pool
 from service.metrics import Metrics
@@ -24,6 +25,7 @@ from service.wire import messages
 from service.wire.messages import Geometry, Options, Role
 from service.wire.slots import Arena, Slot, SlotTable
 
+_MAX_DECODE_SECONDS = 600.0
 _DISCARD_ABOVE = 1 << 20
 """A body slot that held more than this gives its pages back, so that one large upload does not stay resident."""
 
@@ -66,6 +68,22 @@ class Ticket(msgspec.Struct, eq=False):
     """Another process may touch the pixel slot, so it cannot be handed out again."""
 
 
+def check(message: messages.FromDecoder, limits: Limits) -> None:
+    """Raise WireError for what no sound decoder says: one that a hostile image has taken over must not bend others'
+    answers, the predictions of the core, or the metrics."""
+    sound = 0 <= message.seconds <= _MAX_DECODE_SECONDS
+    if isinstance(message, messages.Decoded):
+        place = message.geometry
+        sound &= 0 < place.width <= limits.side and 0 < place.height <= limits.side
+        sound &= place.width * place.height <= max(limits.pixels, limits.jpeg_pixels)
+        sound &= all(abs(edge) <= 2 * limits.side for edge in place.box)
+    else:
+        sound &= 400 <= STATUS.get(message.code, 0) < 500 and len(message.message) <= 200
+        sound &= message.message.isprintable()
+    if not sound:
+        raise WireError("implausible message")
+
+
 class Engine:
     """See the module."""
 
@@ -77,6 +95,7 @@ class Engine:
         pixels: Arena,
         bodies: Arena,
         metrics: Metrics,
+        limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = dispatcher
@@ -85,6 +104,7 @@ class Engine:
         self._slots = SlotTable(pixels.slots)
         self._bodies = bodies
         self._metrics = metrics
+        self._limits = limits
         self.clock = clock
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
@@ -93,8 +113,7 @@ class Engine:
         self._running: dict[int, tuple[int, list[Ticket]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self._attaching = asyncio.Lock()
 
     # -- requests ----------------------------------------------------------------------------------------------
 
@@ -113,7 +132,6 @@ class Engine:
         item = self._core.admit(now, next(self._ids), ask.lane, ask.deadline, ask.priority)
         ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome())
         self._tickets[item.id] = ticket
-        self.idle.clear()
         self._act()
         return ticket
 
@@ -122,17 +140,13 @@ class Engine:
         ticket.body = body
         self._core.submit(self.clock(), ticket.item)
         self._act()
-        await ticket.done
+        # Shielded: whoever stops waiting for the answer does not make it an answer.
+        await asyncio.shield(ticket.done)
         return ticket.outcome
 
     def cancel(self, ticket: Ticket) -> None:
         """The client went away: the image is dropped wherever it is."""
         self._core.cancel(self.clock(), ticket.item)
-        self._act()
-
-    def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
-        """The body of an admitted image did not come as it should."""
-        self._core.refuse(self.clock(), ticket.item, refusal)
         self._act()
 
     def queue_delay(self, lane: LaneKey) -> float:
@@ -148,17 +162,19 @@ class Engine:
 
     async def attach(self, role: Role, index: int, descriptor: int) -> None:
         """A data channel to a decoder or worker; a worker counts once it has said Hello."""
-        if role == "decoder":
-            await self._pool.attach(role, index, descriptor, self._from_decoder, self._lost_decoder)
-            self._free_bodies[index] = [index * DECODER_DEPTH + k for k in range(DECODER_DEPTH)]
-            self._decoding[index] = {}
-            self._core.decoder_up(self.clock(), index)
-        else:
-            await self._pool.attach(role, index, descriptor, self._from_worker, self._lost_worker)
-        self._act()
+        async with self._attaching:
+            if role == "decoder":
+                await self._pool.attach(role, index, descriptor, self._from_decoder, self._lost_decoder)
+                self._free_bodies[index] = [index * DECODER_DEPTH + k for k in range(DECODER_DEPTH)]
+                self._decoding[index] = {}
+                self._core.decoder_up(self.clock(), index)
+            else:
+                await self._pool.attach(role, index, descriptor, self._from_worker, self._lost_worker)
+            self._act()
 
     def _lost_decoder(self, index: int) -> None:
         for ticket in self._decoding.pop(index, {}).values():
+            self._discard(ticket)
             ticket.busy = False
             self._release(ticket)
         self._core.decoder_down(self.clock(), index)
@@ -171,12 +187,12 @@ class Engine:
         self._act()
 
     def _from_decoder(self, index: int, message: messages.FromDecoder) -> None:
+        check(message, self._limits)
         ticket = self._decoding.get(index, {}).pop(message.id, None)
         if ticket is None:
             return
         now = self.clock()
-        if len(ticket.body) > _DISCARD_ABOVE:
-            self._bodies.discard(ticket.body_slot)
+        self._discard(ticket)
         self._free_bodies[index].append(ticket.body_slot)
         ticket.busy = False
         ticket.body = b""
@@ -189,6 +205,10 @@ class Engine:
             self._core.undecoded(now, index, ticket.item, message.seconds, refusal)
         self._release(ticket)
         self._act()
+
+    def _discard(self, ticket: Ticket) -> None:
+        if len(ticket.body) > _DISCARD_ABOVE:
+            self._bodies.discard(ticket.body_slot)
 
     def _from_worker(self, index: int, message: messages.FromWorker) -> None:
         now = self.clock()
@@ -305,8 +325,6 @@ class Engine:
         if ticket.slot is not None:
             self._slots.release(ticket.slot)
         ticket.body = b""
-        if not self._tickets:
-            self.idle.set()
 
     def _arm(self) -> None:
         """Have `tick` called when the next deadline passes."""

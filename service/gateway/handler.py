@@ -83,6 +83,9 @@ async def handle(request: Request, task: str) -> Response:
         outcomes = await _outcomes(call, ask)
     except Refusal as refusal:
         return _refused(call, refusal)
+    except Exception as error:
+        log.event("bug", severity="error", request_id=call.request_id, trace=log.frames(error))
+        return _refused(call, Refusal("internal", "an internal error; the operator can find it by the request id"))
     if len(outcomes) == 1 and outcomes[0].refusal:
         return _refused(call, outcomes[0].refusal, outcomes[0])
     return _answered(call, ask.entry, outcomes)
@@ -107,31 +110,29 @@ def _result_options(options: CommonOptions) -> messages.Options:
 
 
 async def _outcomes(call: Call, ask: Ask) -> list[Outcome]:
-    """Admit, read the body, submit; one outcome per image, in order."""
+    """Admit, read the body, submit; one outcome per image, in order. However this ends, no ticket is left behind."""
     gateway, engine = call.gateway, call.gateway.engine
     tickets = [engine.admit(ask)]
-    with gateway.budget.share() as share:
-        try:
-            images = await body.read(call.request, gateway.config.limits, share)
+    watch: asyncio.Future[Any] | None = None
+    try:
+        with gateway.budget.share() as share:
+            seconds = max(0.0, ask.deadline - engine.clock())
+            images = await body.read(call.request, gateway.config.limits, share, seconds)
             call.sizes = [len(image) for image in images]
-            tickets += [engine.admit(ask) for _ in images[1:]]
-        except ClientDisconnect:
-            _cancel(engine, tickets)
-            raise Refusal("client_closed_request", "the client closed the connection") from None
-        except Refusal as refusal:
-            for ticket in tickets:
-                engine.refuse(ticket, refusal)
-            raise
-        watch = asyncio.ensure_future(call.request.receive())
-        watch.add_done_callback(lambda task: None if task.cancelled() else _cancel(engine, tickets))
-        try:
+            for _ in images[1:]:
+                tickets.append(engine.admit(ask))
+            watch = asyncio.ensure_future(call.request.receive())
+            watch.add_done_callback(lambda task: None if task.cancelled() else _cancel(engine, tickets))
             submitted = [engine.submit(ticket, image) for ticket, image in zip(tickets, images, strict=True)]
             if len(submitted) == 1:
                 return [await submitted[0]]
             return list(await asyncio.gather(*submitted))
-        finally:
+    except ClientDisconnect:
+        raise Refusal("client_closed_request", "the client closed the connection") from None
+    finally:
+        if watch is not None:
             watch.cancel()
-            _cancel(engine, tickets)
+        _cancel(engine, tickets)
 
 
 def _cancel(engine: Engine, tickets: list[Ticket]) -> None:

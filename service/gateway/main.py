@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import time
 from collections.abc import Coroutine, Iterator
@@ -22,12 +23,16 @@ from service.gateway import app, body
 from service.gateway.catalogue import Catalogue
 from service.gateway.engine import Engine
 from service.gateway.handler import Gateway
+from service.gateway.http import Protocol
 from service.gateway.pool import Pool
 from service.metrics import Metrics
 from service.version import VERSION
 from service.wire import pulse
-from service.wire.messages import Attach, Drain, Ready, Restarts
+from service.wire.messages import Attach, Drain, Lost, Ready, Restarts, Role
 
+_TURN = 0.02
+_HEAR_OUT = 2.0
+"""Seconds that a connection accepted last gets to send its request."""
 _STUCK_AFTER = 10.0
 """Seconds without a turn of the event loop after which the gateway counts as hung."""
 
@@ -49,8 +54,9 @@ class Process:
         self._birth = birth
         metrics = Metrics(VERSION)
         catalogue = Catalogue(config)
-        dispatcher = Dispatcher(config.limits.in_flight, config.limits.decode_seconds)
-        engine = Engine(dispatcher, catalogue, Pool(), birth.pixels, birth.bodies, metrics)
+        dispatcher = Dispatcher(config.limits.in_flight)
+        pool = Pool(self._replace)
+        engine = Engine(dispatcher, catalogue, pool, birth.pixels, birth.bodies, metrics, config.limits)
         budget = body.Budget(config.limits.pending_bytes)
         self._gateway = Gateway(config, catalogue, engine, metrics, budget)
         metrics.watch(lambda: engine.in_flight, lambda: engine.queued, self._delays)
@@ -58,13 +64,14 @@ class Process:
             uvicorn.Config(
                 app.create(self._gateway),
                 loop="uvloop",
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="off",
                 access_log=False,
                 log_config=None,
                 server_header=False,
                 timeout_keep_alive=30,
+                timeout_graceful_shutdown=config.limits.max_timeout_ms // 1000 + 1,
                 backlog=2048,
             )
         )
@@ -78,6 +85,10 @@ class Process:
         self._birth.control.send(Ready())
         await self._server.serve(sockets=[socket.socket(fileno=self._birth.extra[0])])
         beating.cancel()
+
+    def _replace(self, role: Role, index: int) -> None:
+        """Have the supervisor end a peer that cannot be trusted any more; another takes its place."""
+        self._birth.control.send(Lost(role, index))
 
     def _delays(self) -> dict[str, float]:
         engine = self._gateway.engine
@@ -119,8 +130,26 @@ class Process:
         gateway.drain.begin(gateway.engine.clock(), grace)
         log.event("draining", grace=grace, in_flight=gateway.engine.in_flight)
         while gateway.drain.phase(gateway.engine.clock()) == "leaving":
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_TURN)
+        await self._close_port()
         self._server.should_exit = True
+
+    async def _close_port(self) -> None:
+        """Close the port while nobody waits to be accepted, and hear out who was just accepted: uvicorn would close
+        a connection on which no request has begun."""
+        waiting = select.poll()
+        waiting.register(self._birth.extra[0], select.POLLIN)
+        until = time.monotonic() + _HEAR_OUT
+        while waiting.poll(0) and time.monotonic() < until:
+            await asyncio.sleep(0)
+        for server in self._server.servers:
+            server.close()
+        while self._silent() and time.monotonic() < until:
+            await asyncio.sleep(_TURN)
+
+    def _silent(self) -> bool:
+        """Some connection has been accepted and has not sent a request."""
+        return any(getattr(one, "cycle", None) is None for one in self._server.server_state.connections)
 
 
 def main() -> None:

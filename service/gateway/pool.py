@@ -10,25 +10,30 @@ from typing import Any, cast
 import msgspec
 
 from service import log
-from service.errors import WireError
-from service.wire.channel import Splitter, frame
+from service.wire.channel import MAX_FRAME, Splitter, frame
 from service.wire.messages import FromDecoder, FromWorker, Role
 
 _TYPES: dict[str, Any] = {"decoder": FromDecoder, "worker": FromWorker}
 
 OnMessage = Callable[[int, Any], None]
+"""Takes a message of peer `index`; raises WireError when it is not what that peer may say."""
 OnLost = Callable[[int], None]
+OnCut = Callable[[Role, int], None]
+
+_MAX_FRAME = {"decoder": 1 << 16, "worker": MAX_FRAME}
+"""A decoder, which reads strangers' bytes, has nothing long to say."""
 
 
 class Peer(asyncio.Protocol):
     """One data channel: whole messages in, whole messages out, and one notice when it ends."""
 
-    def __init__(self, role: Role, index: int, on_message: OnMessage, on_lost: OnLost) -> None:
+    def __init__(self, role: Role, index: int, on_message: OnMessage, on_lost: OnLost, on_cut: OnCut) -> None:
         self._role = role
         self._index = index
         self._on_message = on_message
         self._on_lost = on_lost
-        self._splitter: Splitter[Any] = Splitter(_TYPES[role])
+        self._on_cut = on_cut
+        self._splitter: Splitter[Any] = Splitter(_TYPES[role], _MAX_FRAME[role])
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -36,13 +41,16 @@ class Peer(asyncio.Protocol):
         self._transport = cast(asyncio.WriteTransport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came; a peer that sends nonsense is cut off, and the supervisor's watch does the rest."""
+        """Bytes came. A peer that sends nonsense is cut off, and the supervisor asked to replace it."""
         try:
             for message in self._splitter.feed(data):
                 self._on_message(self._index, message)
-        except WireError as error:
-            log.event("channel_error", severity="error", role=self._role, index=self._index, reason=str(error))
+        except Exception as error:
+            # Not WireError alone: a bug of ours here must not leave a peer that nobody talks to any more.
+            trace = log.frames(error)
+            log.event("channel_error", severity="error", role=self._role, index=self._index, trace=trace)
             self.close()
+            self._on_cut(self._role, self._index)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other process is gone, or the channel was closed here."""
@@ -62,7 +70,8 @@ class Peer(asyncio.Protocol):
 class Pool:
     """All peers by role and index."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_cut: OnCut) -> None:
+        self._on_cut = on_cut
         self._peers: dict[tuple[Role, int], Peer] = {}
 
     async def attach(self, role: Role, index: int, descriptor: int, on_message: OnMessage, on_lost: OnLost) -> None:
@@ -73,7 +82,7 @@ class Pool:
                 del self._peers[role, number]
                 on_lost(number)
 
-        peer = Peer(role, index, on_message, lost)
+        peer = Peer(role, index, on_message, lost, self._on_cut)
         sock = socket.socket(fileno=descriptor)
         sock.setblocking(False)
         former = self._peers.get((role, index))

@@ -90,7 +90,7 @@ def _bounds(kind: type[CommonOptions], name: str) -> str:
     if schema["type"] == "string":
         return f"{schema['minLength']} to {schema['maxLength']} characters"
     word = "an integer" if schema["type"] == "integer" else "a number"
-    return f"{word} from {schema['minimum']:g} to {schema['maximum']:g}".replace("e+06", "000000")
+    return f"{word} from {schema['minimum']} to {schema['maximum']}"
 
 
 def parameters(task: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ its message. Nothing here trusts the other side: lengths are capped and any malf
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from service.errors import WireError
+from service.errors import FrameTooLong, WireError
 
 MAX_FRAME = 64 << 20
 MAX_CONTROL = 128 << 10
@@ -30,7 +31,7 @@ def frame(message: msgspec.Struct) -> bytes:
     """One message as bytes on the wire."""
     payload = _encoder.encode(message)
     if len(payload) > MAX_FRAME:
-        raise WireError("frame too long")
+        raise FrameTooLong("frame too long")
     return _LENGTH.pack(len(payload)) + payload
 
 
@@ -57,7 +58,7 @@ class Splitter(Generic[T]):
                     break
                 payload = bytes(buffer[start + _LENGTH.size : end])
                 start = end
-                yield self._decode(payload)
+                yield _decoded(self._decoder, payload)
         finally:
             del buffer[:start]
 
@@ -66,11 +67,12 @@ class Splitter(Generic[T]):
         if self._buffer:
             raise WireError("connection closed inside a frame")
 
-    def _decode(self, payload: bytes) -> T:
-        try:
-            return self._decoder.decode(payload)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise WireError("malformed message") from error
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError("malformed message") from error
 
 
 class Channel(Generic[T]):
@@ -137,12 +139,14 @@ class ControlChannel(Generic[T]):
             raise WireError("peer is gone") from error
         if not data:
             raise WireError("peer closed")
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise WireError("control message too long")
         try:
-            return self._decoder.decode(data), descriptors
-        except msgspec.MsgspecError as error:
-            raise WireError("malformed message") from error
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise WireError("control message too long")
+            return _decoded(self._decoder, data), descriptors
+        except WireError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
 
     def close(self) -> None:
         """Close the socket."""

@@ -23,7 +23,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 class Start(Message, frozen=True):
     """First message to every child. Descriptors that come with it, in order: pixel arena, body arena, pulse board,
-    and for the gateway its listening HTTP socket."""
+    and for the gateway its listening HTTP socket. `pulses` records of the board, from `first_pulse` on, are its own."""
 
     role: Role
     index: int
@@ -32,8 +32,8 @@ class Start(Message, frozen=True):
     pixel_slot_bytes: int
     body_slots: int
     body_slot_bytes: int
-    pulse_records: int
     first_pulse: int
+    pulses: int
 
 
 class Attach(Message, frozen=True):
@@ -66,7 +66,14 @@ class Restarts(Message, frozen=True):
     counts: dict[str, int]
 
 
-Control = Start | Attach | Drain | Ready | Failed | Restarts
+class Lost(Message, frozen=True):
+    """Gateway to supervisor: this peer sent what it should not, and its channel was cut; it must be replaced."""
+
+    role: Role
+    index: int
+
+
+Control = Start | Attach | Drain | Ready | Failed | Restarts | Lost
 
 
 # --- data: gateway <-> decoder ---------------------------------------------------------------------------------

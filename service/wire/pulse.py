@@ -20,6 +20,7 @@ REST_LIMIT = 12 * REST
 """Seconds after which a waiting loop that has not written counts as hung, on a machine whose CPUs are all busy too."""
 
 _RECORD = struct.Struct("<dd")
+RECORD_BYTES = _RECORD.size
 
 
 class Beat(NamedTuple):

@@ -17,15 +17,19 @@ PAGE = mmap.PAGESIZE
 
 
 class Arena:
-    """`slots` slots of `slot_bytes` bytes (rounded up to whole pages) in shared memory."""
+    """`slots` slots of `slot_bytes` bytes (rounded up to whole pages) in shared memory.
 
-    def __init__(self, descriptor: int, slots: int, slot_bytes: int, *, writable: bool) -> None:
+    With `first`, only the slots from that one on are mapped, and slot 0 is that one.
+    """
+
+    def __init__(self, descriptor: int, slots: int, slot_bytes: int, *, writable: bool, first: int = 0) -> None:
         self.descriptor = descriptor
         self.slots = slots
         self.slot_bytes = slot_bytes
         self._stride = _stride(slot_bytes)
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self._map = mmap.mmap(descriptor, slots * self._stride, mmap.MAP_SHARED, protection)
+        size, offset = slots * self._stride, first * self._stride
+        self._map = mmap.mmap(descriptor, size, mmap.MAP_SHARED, protection, offset=offset)
         self._view = memoryview(self._map)
 
     @classmethod

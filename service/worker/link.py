@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 
-from service.errors import WireError
+from service.errors import FrameTooLong, WireError
 from service.wire.channel import Channel
 from service.wire.messages import Hello, Ran, Run, RunFailed, ToWorker
 
@@ -37,10 +37,18 @@ class Link:
         return self._channel.receive()
 
     def send(self, message: Hello | Ran | RunFailed) -> None:
-        """Send whole, or not at all when the gateway is gone: the thread that reads will notice that."""
+        """Send whole, or not at all when the gateway is gone: the thread that reads will notice that.
+
+        Results too long for a frame are a failed batch; the gateway then asks for its parts.
+        """
         with self._sending, contextlib.suppress(WireError):
-            if not self._cut:
+            if self._cut:
+                return
+            try:
                 self._channel.send(message)
+            except FrameTooLong:
+                if isinstance(message, Ran):
+                    self._channel.send(RunFailed(message.batch, "batch"))
 
     def cut(self) -> None:
         """Close. A thread that waits for the gateway to read stops waiting."""

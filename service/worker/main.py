@@ -7,7 +7,6 @@ is the gateway's dispatcher.
 
 from __future__ import annotations
 
-import os
 import queue
 import select
 import threading
@@ -43,7 +42,6 @@ class Worker:
         self._guards = [Guard(birth.pulse(number)) for number in range(birth.config.threads)]
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._link: Link | None = None
-        self._waiting: list[int] = []
         self._models: dict[str, Model] = {}
 
     def load(self) -> None:
@@ -60,8 +58,6 @@ class Worker:
         for thread in threads:
             thread.start()
         self._birth.control.send(Ready())
-        for descriptor in self._waiting:
-            self._attach(descriptor)
         while self._turn():
             pass
         for _ in threads:
@@ -106,15 +102,8 @@ class Worker:
         for guard in self._guards:
             guard.load(self._birth.config.load_seconds)
         received = self._birth.control.receive(timeout=0)
-        if received is None:
-            return
-        message, descriptors = received
-        if isinstance(message, Drain):
+        if received is not None and isinstance(received[0], Drain):
             child.leave()
-        if isinstance(message, Attach):
-            for stale in self._waiting:
-                os.close(stale)
-            self._waiting = list(descriptors)
 
     def _engine(self, guard: Guard, bench: Bench) -> None:
         """One engine thread."""

@@ -121,6 +121,7 @@ def test_many_images_are_answered_as_a_list_in_order(service: Service) -> None:
     ("target", "body", "headers", "status", "code"),
     [
         ("/nowhere", b"", {}, 404, "not_found"),
+        ("/classify/", b"", {}, 404, "not_found"),
         ("/v1/models/nobody", b"", {}, 405, "method_not_allowed"),
         ("/classify", b"", {}, 400, "bad_request"),
         ("/classify", b"hello", {}, 415, "unsupported_media_type"),
@@ -195,6 +196,51 @@ def test_too_large_a_body_is_refused_by_its_length_and_by_its_bytes(service: Ser
 
 def test_a_large_dimension_is_refused_before_it_is_decoded(service: Service) -> None:
     check_error(service.request("POST", "/classify", images.png((1, 2, 3), 20_000, 1)), 413, "image_too_large")
+
+
+def test_a_head_without_end_is_refused_early(service: Service) -> None:
+    async def send(data: bytes) -> Any:
+        connection = Connection(service.port)
+        reply = await connection.send(data)
+        await connection.close()
+        return reply
+
+    for data in (
+        b"GET /livez HTTP/1.1\r\nX: " + b"a" * 200_000,
+        b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 20_000,
+        b"GET /" + b"a" * 200_000,
+        b"nonsense\r\n\r\n",
+        b"POST /classify HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ):
+        reply = asyncio.run(send(data))
+        check_error(reply, 400, "bad_request")
+        assert reply.headers["connection"] == "close"
+
+
+def test_a_body_may_follow_a_head_in_many_pieces(service: Service) -> None:
+    image = images.png(images.number(11))
+    body, headers = multipart(image, b"x" * 100_000)
+
+    async def send() -> Any:
+        connection = Connection(service.port)
+        replies = []
+        for _ in range(3):
+            replies.append(await connection.request("POST", "/classify", body, {**headers, "X-Filler": "f" * 20_000}))
+        await connection.close()
+        return replies
+
+    for reply in asyncio.run(send()):
+        assert reply.status == 200
+        assert reply.json()[1]["code"] == "unsupported_media_type"
+
+
+def test_a_refused_request_of_many_images_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Service(tmp_path, "--in-flight", "4") as running:
+        body, headers = multipart(*[images.png((2, 2, 2))] * 8)
+        for _ in range(5):
+            check_error(running.request("POST", "/classify", body, headers), 429, "overloaded")
+        assert "squint_in_flight 0.0" in running.request("GET", "/metrics").body.decode()
+        assert running.request("POST", "/classify", images.png((3, 3, 3))).status == 200
 
 
 def test_health_and_models(service: Service) -> None:

@@ -45,7 +45,7 @@ def test_an_upload_that_trickles_is_ended(service: Service) -> None:
 def test_bodies_beyond_the_memory_for_them_are_refused(service: Service) -> None:
     async def scenario() -> tuple[Reply, Reply]:
         holding, other = Connection(service.port), Connection(service.port)
-        started = b"POST /classify HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\nabc"
+        started = b"POST /classify HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_900_000
         held = asyncio.ensure_future(holding.send(started))
         await asyncio.sleep(0.3)
         refused = await other.request("POST", "/classify", b"x" * 2_000_000)

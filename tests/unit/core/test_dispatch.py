@@ -184,9 +184,20 @@ def test_only_the_image_in_work_is_blamed_when_a_decoder_dies() -> None:
     assert items[1].strikes == 0
 
 
-def test_a_decoder_killed_by_the_watchdog_is_not_tried_again() -> None:
+def test_an_item_whose_neighbours_left_is_tried_before_it_is_blamed() -> None:
     core = service()
-    admit(core, 0)
+    items = queue(core, 0, 1, 2)
+    core.ran(1.0, 0, 1, {}, 1.0)
+    core.cancel(1.5, items[1])
     core.take_actions()
-    core.decoder_down(2.5, 0)
-    assert answers(core.take_actions()) == {0: "undecodable_image"}
+    core.run_failed(2.0, 0, 2, "batch")
+    assert runs(core.take_actions()) == [[2]]
+    core.ran(3.0, 0, 3, {}, 1.0)
+    assert answers(core.take_actions()) == {2: "ok"}
+
+
+def test_a_worker_that_comes_back_without_having_left_gives_its_items_back() -> None:
+    core = service()
+    queue(core, 0)
+    core.worker_up(1.0, 0, 1, {LANE: Profile(1.0, 0.01)}, 8)
+    assert runs(core.take_actions()) == [[0]]

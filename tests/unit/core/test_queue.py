@@ -31,6 +31,18 @@ def test_removed_items_are_not_counted_and_not_popped() -> None:
     assert len(queue) == 0
 
 
+def test_removed_items_do_not_pile_up() -> None:
+    queue = DeadlineQueue()
+    queue.push(item(0, 0.5))
+    for id in range(1, 1000):
+        entry = item(id, 1.0 + id)
+        queue.push(entry)
+        queue.remove(entry)
+    assert len(queue._heap) < 100
+    first = queue.pop()
+    assert first is not None and first.id == 0
+
+
 def test_an_item_pushed_again_is_there_once() -> None:
     queue = DeadlineQueue()
     entry = item(1, 1.0)

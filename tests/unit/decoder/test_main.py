@@ -55,8 +55,8 @@ class Peer:
             pixel_slot_bytes=SIDE * SIDE * 3,
             body_slots=4,
             body_slot_bytes=1 << 20,
-            pulse_records=3,
             first_pulse=2,
+            pulses=1,
         )
         arenas = (self.pixels, self.bodies, self.board)
         self.control.send(start, tuple(arena.descriptor for arena in arenas))

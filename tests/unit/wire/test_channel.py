@@ -104,9 +104,12 @@ def test_control_messages_carry_descriptors() -> None:
     assert os.read(read, 1) == b"x"
     for descriptor in (read, write, *descriptors):
         os.close(descriptor)
-    one.sendall(b"\xc1nonsense")
-    with pytest.raises(WireError, match="malformed"):
-        theirs.receive()
+    for nonsense in (b"\xc1nonsense", b"\x92\xa6Failed\xa2\xff\xfe"):
+        before = len(os.listdir("/proc/self/fd"))
+        socket.send_fds(one, [nonsense], [other.fileno()])
+        with pytest.raises(WireError, match="malformed"):
+            theirs.receive()
+        assert len(os.listdir("/proc/self/fd")) == before, "descriptors that came with it are closed"
     ours.close()
     with pytest.raises(WireError, match="closed"):
         theirs.receive()

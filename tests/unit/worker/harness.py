@@ -58,7 +58,7 @@ class WorkerProcess:
         )
         theirs.close()
         arenas = (self.pixels.descriptor, self._bodies.descriptor, self._board.descriptor)
-        start = Start("worker", 0, encode(config), slots, side * side * 3, 1, 1, config.threads + 1, 1)
+        start = Start("worker", 0, encode(config), slots, side * side * 3, 1, 1, 1, config.threads)
         self.control.send(start, arenas)
         self._batches = 0
 
