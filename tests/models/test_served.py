@@ -1,0 +1,121 @@
+"""Folding changes nothing but the speed, and the exported graph answers as PyTorch does."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from models import manifest  # noqa: E402
+from models.backbones.vit import Block, VitConfig, normalise  # noqa: E402
+from models.cost import count_macs  # noqa: E402
+from models.export import export  # noqa: E402
+from models.network import TASKS, Network  # noqa: E402
+from models.served import Served, fold_batch_norms, fold_normalisation  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]  # the exporter's own deprecations
+
+
+def lively(network: Network) -> Network:
+    """Give batch norms statistics that are not the identity, as training would."""
+    generator = torch.Generator().manual_seed(5)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.2)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+            module.weight.data.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+            module.bias.data.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
+    network.eval()
+    return network
+
+
+def images() -> Any:
+    return torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_folded_stem_equals_the_plain_one_borders_included() -> None:
+    torch.manual_seed(0)
+    network = lively(Network(VitConfig(depth=1), 3))
+    # Weights that fp16 holds once divided by STD: then nothing but folding differs.
+    conv = network.trunk.stem.conv1[0]
+    norm = network.trunk.stem.conv1[1]
+    norm.weight.data.fill_(1.0)
+    norm.running_var.fill_(1.0 - norm.eps)
+    conv.weight.data.copy_((conv.weight.data / 64).half().float() * 64)
+    with torch.no_grad():
+        plain = network.trunk.stem(normalise(images()))
+        stem = network.trunk.stem
+        fold_batch_norms(stem)
+        fold_normalisation(stem)
+        pixels = torch.nn.functional.pad(images().permute(0, 3, 1, 2), (1, 0, 1, 0), value=118).float()
+        folded = stem(pixels)
+    for ours, theirs in zip(folded, plain, strict=True):
+        assert float((ours - theirs).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rounding_and_folding_keep_the_answers(task: str) -> None:
+    torch.manual_seed(0)
+    network = lively(Network(VitConfig(depth=2), 5, (task,)))
+    with torch.no_grad():
+        plain = network(normalise(images()), task)
+        served = Served(network, task)(images())
+    if task == "segment":
+        assert float((plain[0] == served[0]).float().mean()) > 0.99
+    else:
+        first = 0 if task == "classify" else 1
+        assert torch.allclose(plain[first], served[first], atol=5e-3)
+
+
+def test_an_exported_directory_is_whole_and_answers_as_torch_does(tmp_path: Path) -> None:
+    for task in TASKS:
+        directory = export(task, None, tmp_path)
+        described = manifest.load(directory)
+        assert described.task == task
+        assert sum(file.bytes for file in described.files.values()) < 12e6
+        reference = _tensors(manifest.read_file(directory, described, described.reference))
+        graph = manifest.read_file(directory, described, described.graph)
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        assert [(i.name, i.type) for i in session.get_inputs()] == [("images", "tensor(uint8)")]
+        for count in (1, 3):  # the batch is dynamic
+            answers = session.run(None, {"images": reference["images"][:count]})
+            for output, answer in zip(session.get_outputs(), answers, strict=True):
+                expected = reference[output.name][:count]
+                assert answer.dtype == expected.dtype
+                if answer.dtype == np.float32:
+                    assert np.abs(answer - expected).max() < 1e-4
+                else:
+                    assert (answer == expected).mean() > 0.999
+
+
+def _tensors(data: bytes) -> Any:
+    from safetensors.numpy import load
+
+    return load(data)
+
+
+def test_costs_match_the_formula() -> None:
+    config = VitConfig()
+    served = Served(Network(config, 14, ("classify",)).eval(), "classify")
+    macs = count_macs(served, images())
+    tokens, width = 197, config.width
+    block = 12 * tokens * width**2 + 2 * tokens**2 * width
+    assert macs["blocks"] == config.depth * block
+    assert macs["stem"] <= 60e6
+    assert macs["head"] == 14 * width
+
+
+def test_a_block_is_its_two_halves() -> None:
+    torch.manual_seed(0)
+    block, x = Block(48, 3, 4), torch.randn(2, 9, 48)
+    half, keys = block.attend(x)
+    assert keys.shape == (2, 3, 9, 16)
+    assert torch.equal(block.feed(half), block(x))
+    # proportional attention: a key of size 2 counts as the key twice (log 2 more)
+    twice = torch.cat([x, x[:, 4:5]], dim=1)
+    size = torch.ones(2, 9)
+    size[:, 4] = 2.0
+    assert torch.allclose(block.attend(x, size.log())[0], block.attend(twice)[0][:, :9], atol=1e-5)
