@@ -122,7 +122,7 @@ def load(directory: Path) -> Manifest:
     raw = _read_regular(directory / MANIFEST, MAX_MANIFEST_BYTES)
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"{directory / MANIFEST}: {error}") from None
     if manifest.format != FORMAT:
         raise ManifestError(f"{directory / MANIFEST}: format {manifest.format}, this version reads {FORMAT}")
