@@ -20,11 +20,11 @@ from models.toyscape.shapes import BODY, CLASSES, HOLE, SHAPES, Part, placed
 Mask = NDArray[np.uint8]
 
 MAIN_SIZE = (0.44, 0.68)
-OTHER_SIZE = (0.27, 0.5)
+OTHER_SIZE = (0.27, 0.58)
 MIN_VISIBLE = 0.6  # an object less visible than this is taken out of the scene
 MIN_MAIN_VISIBLE = 0.6
 MAIN_RATIO = 1.5  # the main object's visible area over the next one's
-RIVAL_RATIO = (1.55, 2.4)  # what an object that would be too large a rival is shrunk to
+RIVAL_RATIO = (1.5, 1.7)  # what an object that would be too large a rival is shrunk to
 CLUTTER = -1
 
 
