@@ -34,8 +34,12 @@ def result(outputs: Outputs, geometry: Geometry, options: Options) -> Segmentati
     for index in np.unique(mask):
         if index:
             segments.extend(_segment(int(index), mask == index, place, options))
-    pixels = png.encode(spread(mask, place)) if options.mask == "png" else b""
-    return Segmentation((geometry.height, geometry.width), options.mask, segments, pixels)
+    size = (geometry.height, geometry.width)
+    if options.mask == "png":
+        return Segmentation(size, "png", segments, png=png.encode(spread(mask, place)))
+    if options.mask == "rle":
+        return Segmentation(size, "rle", segments, rle=_lengths(mask > 0, place))
+    return Segmentation(size, options.mask, segments)
 
 
 def results(outputs: Outputs, geometries: Sequence[Geometry], options: Sequence[Options]) -> list[Segmentation]:
@@ -73,10 +77,15 @@ def _segment(index: int, cells: NDArray[np.bool_], place: Grid, options: Options
     if not area:
         return []
     if options.mask == "rle":
-        return [Segment(index, area, rle=runs.compress(*runs.runs(cells, place), place.height, place.width))]
+        return [Segment(index, area, rle=_lengths(cells, place))]
     if options.mask == "polygons":
         return [Segment(index, area, polygons=contours.rings(cells, place))]
     return [Segment(index, area)]
+
+
+def _lengths(cells: NDArray[np.bool_], place: Grid) -> str:
+    """COCO run lengths of the displayed pixels that these cells cover."""
+    return runs.compress(*runs.runs(cells, place), place.height, place.width)
 
 
 def agreement(reference: Outputs, outputs: Outputs) -> Agreement:

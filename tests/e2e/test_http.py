@@ -65,6 +65,8 @@ def test_every_task_answers_in_its_documented_shape(service: Service, task: str,
     assert answer["timing_ms"]["total"] > 0
     if task == "segment":
         assert answer["size"] == [48, 64]
+        # One class on background: the mask as a whole and that class's segment are the same pixels.
+        assert answer["mask"]["counts"] == answer["segments"][0]["counts"] != ""
 
 
 def test_the_answer_belongs_to_the_image(service: Service) -> None:
