@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import memory
 from tests.e2e.http import once
 from tests.e2e.service import ROOT, Service
-from tests.unit.core.simulation import Simulation, World
+from tests.unit.core.simulation import EVERY_FAULT, Simulation
 
 pytestmark = pytest.mark.bench
 
@@ -70,17 +70,8 @@ def test_start_and_memory_with_the_shipped_models(tmp_path: Path, backend: str) 
 
 
 def test_simulation_of_a_hundred_thousand_requests() -> None:
-    world = World(
-        requests=100_000,
-        rate=600,
-        bad_image=0.01,
-        guilty=0.005,
-        leaves=0.02,
-        worker_dies_every=5.0,
-        decoder_dies_every=3.0,
-    )
     start = time.monotonic()
-    out = Simulation(world).run()
+    out = Simulation(EVERY_FAULT).run()
     seconds = time.monotonic() - start
     print(f"\nsimulation: 100,000 requests in {seconds:.2f} s: {dict(out.answers)}")
     assert len(out.answered) == 100_000

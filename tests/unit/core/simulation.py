@@ -41,6 +41,18 @@ class World:
     in_flight: int = 256
 
 
+EVERY_FAULT = World(
+    requests=100_000,
+    rate=600,
+    bad_image=0.01,
+    guilty=0.005,
+    leaves=0.02,
+    worker_dies_every=5.0,
+    decoder_dies_every=3.0,
+)
+"""Overload, disconnects, bad images, failing batches, dying processes."""
+
+
 @dataclass
 class Outcome:
     """What the clients saw."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.core.simulation import Outcome, Simulation, World
+from tests.unit.core.simulation import EVERY_FAULT, Outcome, Simulation, World
 
 
 def simulate(world: World) -> Outcome:
@@ -23,16 +23,7 @@ def test_light_load_answers_everyone() -> None:
 
 def test_hundred_thousand_requests_through_every_fault() -> None:
     """Overload, disconnects, bad images, failing batches, dying processes: each request answered exactly once."""
-    world = World(
-        requests=100_000,
-        rate=600,
-        bad_image=0.01,
-        guilty=0.005,
-        leaves=0.02,
-        worker_dies_every=5.0,
-        decoder_dies_every=3.0,
-    )
-    out = simulate(world)
+    out = simulate(EVERY_FAULT)
     assert out.answers["ok"] > 30_000
     assert out.answers["overloaded"] > 5_000
     for code in ("client_closed_request", "undecodable_image", "unprocessable_image"):
