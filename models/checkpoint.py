@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,34 @@ def load_state(
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     progress: dict[str, Any] = json.loads(read_metadata(path)["progress"])
     return progress
+
+
+def deepened(state: dict[str, Tensor], depth: int, wanted: int) -> dict[str, Tensor]:
+    """The state of a network with `wanted` blocks that answers as the one with `depth` blocks does.
+
+    Old blocks are spread over the new depth; a block that repeats another starts as its copy with silent outputs
+    (Gong et al. 2019, "Efficient training of BERT by progressively stacking"; silent as in Chen et al. 2016, Net2Net).
+    """
+    if wanted < depth:
+        raise ValueError(f"weights of {depth} blocks cannot start a network of {wanted}")
+    sources = [number * depth // wanted for number in range(wanted)]
+    grown = {name: value for name, value in state.items() if ".blocks." not in name}
+    for number, source in enumerate(sources):
+        silent = source in sources[:number]
+        for name, value in state.items():
+            match = re.fullmatch(rf"(.*\.blocks\.){source}(\..*)", name)
+            if match:
+                mute = silent and match[2].startswith((".attn.proj", ".fc2"))
+                grown[f"{match[1]}{number}{match[2]}"] = torch.zeros_like(value) if mute else value.clone()
+    return grown
+
+
+def load_start(path: Path, network: nn.Module, depth: int) -> dict[str, Any]:
+    """Fill a network of `depth` blocks from the weights in `path`, deepened if they have fewer; their record."""
+    metadata = read_metadata(path)
+    network.load_state_dict(deepened(load_file(path), json.loads(metadata["config"])["depth"], depth))
+    record: dict[str, Any] = json.loads(metadata["record"])
+    return record
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from models.levels import FULL, Trunk
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
@@ -53,12 +55,18 @@ class File(Struct, frozen=True):
 
 
 class Level(Struct, frozen=True):
-    """An operating point. `accuracy` is this level's evaluation metric, absent until it was measured."""
+    """A named operating point and the explicit level it stands for (see `models.levels`).
+
+    `accuracy` is this level's evaluation metric, absent until it was measured; `agreement` the share of decisions it
+    shares with `full`, for a model whose accuracy nobody here can measure.
+    """
 
     name: str
     gmacs: float
     tokens: int
+    explicit: str = FULL
     accuracy: float | None = None
+    agreement: float | None = None
 
 
 class Tolerance(Struct, frozen=True):
@@ -87,6 +95,7 @@ class Manifest(Struct, frozen=True):
     files: dict[str, File]
     levels: list[Level]
     tolerance: Tolerance
+    trunk: Trunk | None = None
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     digest: str = ""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from models import parallel
 from models.backbones.vit import VitConfig
-from models.checkpoint import save_tensors
+from models.checkpoint import load_start, save_tensors
 from models.network import TASKS, WEIGHTS, Network
 from models.toyscape import CLASSES
 from models.toyscape.scene import frame_size, split
@@ -66,6 +66,7 @@ def training_record(trainer: Trainer, tasks: tuple[str, ...]) -> dict[str, Any]:
         "precision": "bf16 autocast",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "validation": trainer.history[-1] if trainer.history else {},
+        **({"start": trainer.start} if trainer.start else {}),
     }
 
 
@@ -144,29 +145,33 @@ def _lead(trainer: Trainer, store: Store, data: ValidationSet, folder: Path, tas
     trainer.save(folder)
 
 
-def _follow(rank: int, size: int, port: int, name: str, recipe: Recipe, cache: Path) -> None:
+def _follow(rank: int, size: int, port: int, name: str, recipe: Recipe, cache: Path, start: Path | None) -> None:
     """Every other process: steps only."""
     parallel.join(rank, size, port)
-    trainer, store = _prepare(name, recipe, cache)
+    trainer, store = _prepare(name, recipe, cache, start)
     for _ in _steps(trainer, store):
         pass
 
 
-def _prepare(name: str, recipe: Recipe, cache: Path) -> tuple[Trainer, Store]:
+def _prepare(name: str, recipe: Recipe, cache: Path, start: Path | None) -> tuple[Trainer, Store]:
     torch.manual_seed(recipe.seed)
     store = render_store(cache / "toyscape" / "train", "train", recipe.scenes)
-    trainer = Trainer(Network(VitConfig(), len(CLASSES), RUNS[name]), recipe)
+    network = Network(VitConfig(), len(CLASSES), RUNS[name])
+    record = None if start is None else load_start(start, network, network.config.depth)
+    trainer = Trainer(network, recipe, record)
     folder = cache / "runs" / name
     if (folder / "state.safetensors").exists():
         trainer.resume(folder)
     return trainer, store
 
 
-def train(name: str, recipe: Recipe, cache: Path, fresh: bool = False, processes: int = 0) -> Path:
+def train(
+    name: str, recipe: Recipe, cache: Path, fresh: bool = False, processes: int = 0, start: Path | None = None
+) -> Path:
     """Run (or go on with) a training run; returns the file of the best weights.
 
-    `processes` is how many train together, 0 for one per core. An interrupt keeps the last saved state, at most a few
-    minutes old.
+    `processes` is how many train together, 0 for one per core; a new run begins with the weights in `start`. An
+    interrupt keeps the last saved state, at most a few minutes old.
     """
     if name not in RUNS:
         raise ValueError(f"unknown run {name!r}; accepted: {', '.join(RUNS)}")
@@ -176,8 +181,8 @@ def train(name: str, recipe: Recipe, cache: Path, fresh: bool = False, processes
         (folder / "state.safetensors").unlink(missing_ok=True)
     render_store(cache / "toyscape" / "train", "train", recipe.scenes)
     data = validation_set(cache / "toyscape" / f"val-{recipe.validation_scenes}.npz", recipe.validation_scenes)
-    with parallel.team(processes or os.cpu_count() or 1, _follow, name, recipe, cache):
-        trainer, store = _prepare(name, recipe, cache)
+    with parallel.team(processes or os.cpu_count() or 1, _follow, name, recipe, cache, start):
+        trainer, store = _prepare(name, recipe, cache, start)
         try:
             _lead(trainer, store, data, folder, RUNS[name])
         except KeyboardInterrupt:

@@ -68,7 +68,7 @@ def optimisers_for(network: Network, recipe: Recipe) -> list[Optimizer]:
 class Trainer:
     """A network in training with all that changes as it goes: optimisers, averaged weights, step, time, best score."""
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(self, network: Network, recipe: Recipe, start: dict[str, Any] | None = None) -> None:
         self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.optimisers = optimisers_for(network, recipe)
@@ -80,6 +80,7 @@ class Trainer:
         self.best = -1.0
         self.save_due = False
         self.history: list[dict[str, float]] = []
+        self.start = start  # the training record of the weights that the network began with
         self.stages: list[dict[str, Any]] = [{"from_step": 0, **asdict(recipe)}]
 
     @property
@@ -136,6 +137,7 @@ class Trainer:
             "best": self.best,
             "history": self.history,
             "stages": self.stages,
+            "start": self.start,
         }
 
     def gather(self) -> None:
@@ -153,6 +155,7 @@ class Trainer:
         progress = load_state(folder, self.network, self.average, self.optimisers)
         self.step, self.images = progress["step"], progress["images"]
         self.seconds, self.best, self.history = progress["seconds"], progress["best"], progress["history"]
+        self.start = progress["start"]
         # A run may go on with another recipe; its record names each, with the step it began at.
         now = {"from_step": self.step, **asdict(self.recipe)}
         before: list[dict[str, Any]] = progress["stages"]

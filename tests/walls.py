@@ -32,6 +32,7 @@ RUNTIMES = {"onnxruntime", "openvino", "torch", "tensorrt"}
 TRAINING = {"torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnx_ir"}
 BASICS = {"service.errors", "service.config", "service.settings", "service.log", "service.version"}
 CHILD = BASICS | {"service.child", "service.wire"}
+ARTEFACT = {"models.manifest", "models.levels"}
 ANY = {"*"}
 
 
@@ -46,44 +47,39 @@ class Room:
 ROOMS: dict[str, Room] = {
     "service/core": Room({"service.errors"}, {"msgspec"}),
     "service/wire": Room({"service.errors"}, {"msgspec"}),
-    "service/gateway": Room(
-        CHILD | {"service.core", "service.metrics", "models.manifest"}, {"msgspec", "setproctitle"} | HTTP
-    ),
+    "service/gateway": Room(CHILD | {"service.core", "service.metrics"} | ARTEFACT, {"msgspec", "setproctitle"} | HTTP),
     "service/decoder/image.py": Room(CHILD | {"service.decoder"}, {"msgspec", "numpy"} | IMAGES),
     "service/decoder": Room(CHILD, {"msgspec", "numpy"}),
     "service/worker": Room(
-        CHILD | {"service.backends", "service.tasks", "models.manifest"}, {"msgspec", "numpy", "setproctitle"}
+        CHILD | {"service.backends", "service.tasks"} | ARTEFACT, {"msgspec", "numpy", "setproctitle"}
     ),
     "service/backends/torch.py": Room(
-        BASICS | {"service.backends", "models.manifest", "models.backbones", "models.reduction"},
+        BASICS | {"service.backends", "models.backbones", "models.reduction"} | ARTEFACT,
         {"msgspec", "numpy", "safetensors", "torch"},
     ),
     "service/backends/onnxruntime.py": Room(
-        BASICS | {"service.backends", "models.manifest"}, {"msgspec", "numpy", "onnxruntime"}
+        BASICS | {"service.backends"} | ARTEFACT, {"msgspec", "numpy", "onnxruntime"}
     ),
-    "service/backends/openvino.py": Room(
-        BASICS | {"service.backends", "models.manifest"}, {"msgspec", "numpy", "openvino"}
-    ),
-    "service/backends/tensorrt.py": Room(
-        BASICS | {"service.backends", "models.manifest"}, {"msgspec", "numpy", "tensorrt"}
-    ),
+    "service/backends/openvino.py": Room(BASICS | {"service.backends"} | ARTEFACT, {"msgspec", "numpy", "openvino"}),
+    "service/backends/tensorrt.py": Room(BASICS | {"service.backends"} | ARTEFACT, {"msgspec", "numpy", "tensorrt"}),
     "service/backends/measure.py": Room(
-        BASICS | {"service.backends", "service.tasks", "service.wire.messages", "models.manifest"},
+        BASICS | {"service.backends", "service.tasks", "service.wire.messages"} | ARTEFACT,
         {"msgspec", "numpy", "safetensors"},
     ),
-    "service/backends": Room(BASICS | {"service.wire.messages", "models.manifest"}, {"msgspec", "numpy"}),
-    "service/tasks": Room(BASICS | {"service.wire", "models.manifest"}, {"msgspec", "numpy", "pycocotools"}),
+    "service/backends": Room(BASICS | {"service.wire.messages"} | ARTEFACT, {"msgspec", "numpy"}),
+    "service/tasks": Room(BASICS | {"service.wire"} | ARTEFACT, {"msgspec", "numpy", "pycocotools"}),
     "service/metrics.py": Room(BASICS, {"prometheus_client"}),
     "service/child.py": Room(BASICS | {"service.wire"}, {"setproctitle"}),
     "service/config.py": Room({"service.errors", "service.settings"}, {"msgspec"}),
     "service/settings.py": Room(),
     "service/errors.py": Room(),
     "service/log.py": Room(),
-    "service/supervisor.py": Room(BASICS | {"service.core", "service.wire", "models.manifest"}, {"setproctitle"}),
+    "service/supervisor.py": Room(BASICS | {"service.core", "service.wire"} | ARTEFACT, {"setproctitle"}),
     "service/__main__.py": Room(BASICS | {"service.supervisor"}),
     "service/version.py": Room(),
     "service": Room(),
-    "models/manifest.py": Room(set(), {"msgspec"}),
+    "models/levels.py": Room(set(), {"msgspec"}),
+    "models/manifest.py": Room({"models.levels"}, {"msgspec"}),
     "models": Room(set(), ANY),
     "squint/measure": Room(
         {"models", "service.errors", "service.config", "service.settings", "service.wire", "service.tasks"}

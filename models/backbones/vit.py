@@ -25,7 +25,7 @@ class VitConfig:
 
     side: int = 224
     width: int = 192
-    depth: int = 6
+    depth: int = 8
     heads: int = 3
     stem: tuple[int, int, int] = (16, 32, 64)
     mlp_ratio: int = 4

@@ -25,6 +25,10 @@ MIN_VISIBLE = 0.6  # an object less visible than this is taken out of the scene
 MIN_MAIN_VISIBLE = 0.6
 MAIN_RATIO = 1.5  # the main object's visible area over the next one's
 RIVAL_RATIO = (1.5, 1.7)  # what an object that would be too large a rival is shrunk to
+RIVALS = 0.35  # share of the scenes whose next largest object grows until it nearly is a rival
+CLOSE = (1.51, 1.6)  # the ratio it grows to
+OTHERS = (0.12, 0.38, 0.26, 0.15, 0.09)  # how often a scene is laid out with 0, 1, .. other objects
+CUT = 0.25  # of the main object's size: how far it may reach out of the central square
 CLUTTER = -1
 
 
@@ -79,7 +83,7 @@ def _object(rng: Rng, index: int, size: float, centre: tuple[float, float], fram
     return _piece(index, parts, centre, half, turn, frame)
 
 
-def _shrunk(piece: Piece, factor: float, frame: tuple[int, int]) -> Piece | None:
+def _scaled(piece: Piece, factor: float, frame: tuple[int, int]) -> Piece | None:
     """The piece at the same place, `factor` times as large."""
     centre = np.array(piece.centre)
     parts = [Part(role, (points - centre) * factor + centre) for role, points in piece.parts]
@@ -94,7 +98,7 @@ def _clutter(rng: Rng, size: float, frame: tuple[int, int]) -> Piece | None:
 
 
 def _main(rng: Rng, frame: tuple[int, int]) -> Piece:
-    """The main object: inside the central square, so that a centre crop keeps it."""
+    """The main object: inside the central square or nearly so, so that a centre crop shows it."""
     width, height = frame
     short = min(frame)
     index = int(rng.integers(len(CLASSES)))
@@ -102,7 +106,10 @@ def _main(rng: Rng, frame: tuple[int, int]) -> Piece:
     if CLASSES[index] == "key":  # thin: as large as the others by area
         size = max(size, 0.45)
     free = max(0.0, 0.5 - 0.5 * size) * short
-    centre = (float(width / 2 + rng.uniform(-free, free)), float(height / 2 + rng.uniform(-free, free)))
+    # Along the longer side a centre crop may cut into it, never by much.
+    along, across = free + min(max(frame) / 2 - short / 2, CUT * size * short), free
+    reach = (along, across) if width > height else (across, along)
+    centre = (float(width / 2 + rng.uniform(-reach[0], reach[0])), float(height / 2 + rng.uniform(-reach[1], reach[1])))
     piece = _object(rng, index, size, centre, frame)
     if piece is None:
         raise ValueError(f"a frame of {width}x{height} pixels is too small for a scene")
@@ -132,27 +139,51 @@ def _to_remove(pieces: list[Piece], main: Piece, areas: list[int]) -> Piece | No
     return None
 
 
+def _settled(pieces: list[Piece], main: Piece, frame: tuple[int, int]) -> list[Piece]:
+    """The pieces without those that break a rule."""
+    while (broken := _to_remove(pieces, main, visible_areas(pieces, frame)[1])) is not None:
+        pieces = [piece for piece in pieces if piece is not broken]
+    return pieces
+
+
+def _with_rival(pieces: list[Piece], main: Piece, frame: tuple[int, int], ratio: float) -> list[Piece]:
+    """The pieces with the next largest object grown until the main one is only `ratio` times as large, where no rule
+    forbids it."""
+    for _ in range(3):  # what it comes to cover changes the ratio
+        areas = visible_areas(pieces, frame)[1]
+        seen = {at: a for at, a in enumerate(areas) if pieces[at].index != CLUTTER and pieces[at] is not main}
+        if not seen:
+            break
+        at = max(seen, key=seen.__getitem__)
+        grown = _scaled(pieces[at], (areas[pieces.index(main)] / (ratio * seen[at])) ** 0.5, frame)
+        if grown is None:
+            break
+        changed = [*pieces[:at], grown, *pieces[at + 1 :]]
+        if _to_remove(changed, main, visible_areas(changed, frame)[1]) is not None:
+            break
+        pieces = changed
+    return pieces
+
+
 def arrange(rng: Rng, width: int, height: int) -> tuple[list[Piece], Piece, Mask]:
     """Pieces in drawing order, the main one among them, and the map of topmost pieces (see `visible_areas`)."""
     frame = (width, height)
     main = _main(rng, frame)
     objects = [main]
-    for _ in range(int(rng.choice(5, p=(0.2, 0.3, 0.25, 0.15, 0.1)))):
+    for _ in range(int(rng.choice(len(OTHERS), p=OTHERS))):
         size = float(rng.uniform(*OTHER_SIZE))
         centre = (float(width * rng.uniform(0.05, 0.95)), float(height * rng.uniform(0.05, 0.95)))
         piece = _object(rng, int(rng.integers(len(CLASSES))), size, centre, frame)
         ratio = float(rng.uniform(*RIVAL_RATIO))
         if piece is not None and piece.area * ratio > main.area:
-            piece = _shrunk(piece, (main.area / (ratio * piece.area)) ** 0.5, frame)
+            piece = _scaled(piece, (main.area / (ratio * piece.area)) ** 0.5, frame)
         if piece is not None and piece.half * 2 >= OTHER_SIZE[0] * min(frame):
             objects.append(piece)
     order = [objects[i] for i in rng.permutation(len(objects))]
     behind = [_clutter(rng, float(rng.uniform(0.1, 0.5)), frame) for _ in range(int(rng.integers(0, 4)))]
     before = [_clutter(rng, float(rng.uniform(0.08, 0.3)), frame) for _ in range(int(rng.integers(0, 2)))]
     pieces = [p for p in (*behind, *order, *before) if p is not None]
-    while True:
-        top, areas = visible_areas(pieces, frame)
-        broken = _to_remove(pieces, main, areas)
-        if broken is None:
-            return pieces, main, top
-        pieces = [p for p in pieces if p is not broken]
+    pieces = _settled(pieces, main, frame)
+    if rng.random() < RIVALS:
+        pieces = _with_rival(pieces, main, frame, float(rng.uniform(*CLOSE)))
+    return pieces, main, visible_areas(pieces, frame)[0]

@@ -34,6 +34,7 @@ def add(group: Any) -> None:
         help="how many train together (default: one per CPU)",
     )
     train.add_argument("--fresh", action="store_true", help="start anew instead of going on")
+    train.add_argument("--start", metavar="FILE", help="weights that a new run begins with, if need be deepened")
     train.add_argument("--cache-dir", metavar="DIR", help="where scenes and checkpoints are kept")
     export = command(
         group,
@@ -69,7 +70,10 @@ def train_model(options: argparse.Namespace) -> None:
         raise Failure(f"no model {options.name!r} to train; there are: {', '.join(RUNS)}")
     given = {"minutes": options.minutes, "scenes": options.scenes}
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
-    best = train(options.name, recipe, cache(options), fresh=options.fresh, processes=options.processes)
+    start = Path(options.start) if options.start else None
+    if start is not None and not start.is_file():
+        raise Failure(f"{start}: no such file")
+    best = train(options.name, recipe, cache(options), options.fresh, options.processes, start)
     print(f"best weights: {best}")
 
 
