@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.network import Network
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
     """Write tensors to `path` in one step."""
@@ -85,10 +87,14 @@ def deepened(state: dict[str, Tensor], depth: int, wanted: int) -> dict[str, Ten
     return grown
 
 
-def load_start(path: Path, network: nn.Module, depth: int) -> dict[str, Any]:
-    """Fill a network of `depth` blocks from the weights in `path`, deepened if they have fewer; their record."""
+def load_start(path: Path, network: Network) -> dict[str, Any]:
+    """Fill a network from the weights in `path`, deepened if they have fewer blocks, other heads left out; returns
+    their training record."""
     metadata = read_metadata(path)
-    network.load_state_dict(deepened(load_file(path), json.loads(metadata["config"])["depth"], depth))
+    depth = json.loads(metadata["config"])["depth"]
+    wanted = network.state_dict()
+    stored = {name: value for name, value in load_file(path).items() if ".blocks." in name or name in wanted}
+    network.load_state_dict(deepened(stored, depth, network.config.depth))
     record: dict[str, Any] = json.loads(metadata["record"])
     return record
 

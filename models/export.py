@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,24 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from models import manifest
 from models.backbones.vit import VitConfig
 from models.checkpoint import read_metadata
-from models.cost import count_macs
+from models.graph.nodes import TRANSLATIONS, expand
+from models.levels import FULL, plan
 from models.network import TASKS, Network
-from models.served import Served
+from models.reference import KEPT, kept_answers, standard_levels
+from models.served import Levelled, Served
+from models.sources.artefact import Source, fill, staged
 from models.toyscape import CLASSES, render, split
 from models.validate import centre_square
 
 OPSET = 20
-GRAPH, REFERENCE = "model.onnx", "reference.safetensors"
 REFERENCE_SCENES = 8
 FITS: dict[str, manifest.Fit] = {"classify": "crop", "detect": "stretch", "segment": "stretch"}
-TOLERANCES = {  # see `models.manifest.Tolerance`; bf16 answers must stay within these
-    "classify": manifest.Tolerance(agreement=0.99, score=0.05),
-    "detect": manifest.Tolerance(agreement=0.95, score=0.05),
-    "segment": manifest.Tolerance(agreement=0.99, score=0.05),
-}
 
 
 def load_network(weights: Path | None, task: str) -> tuple[Network, dict[str, Any]]:
@@ -69,21 +65,31 @@ def reference_images(fit: manifest.Fit, side: int) -> Tensor:
     return torch.from_numpy(np.stack([serving_image(scene.jpeg(), fit, side) for scene in scenes]))
 
 
-def to_onnx(model: Served, images: Tensor) -> onnx.ModelProto:
-    """The graph with a dynamic batch and the names of the graph contract."""
+def to_onnx(model: nn.Module, images: Tensor) -> onnx.ModelProto:
+    """The graph with a dynamic batch and the names of the graph contract.
+
+    `model` names its `outputs`. If its level is an input, it has `examples` of what its forward takes besides images.
+    """
+    level: dict[str, Tensor] = getattr(model, "examples", {})
     program = torch.onnx.export(
         model,
         (images[:2],),
+        kwargs=level,
         dynamo=True,
         opset_version=OPSET,
-        input_names=["images"],
+        input_names=["images", *level],
         output_names=list(model.outputs),
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        dynamic_shapes={"images": {0: torch.export.Dim("batch")}, **dict.fromkeys(level)},
+        custom_translation_table=TRANSLATIONS,
         verbose=False,
     )
     if program is None:
         raise RuntimeError("the exporter returned nothing")
-    return program.model_proto
+    graph = program.model_proto
+    if not graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise RuntimeError("the exporter took the batch size for a constant")
+    expand(graph)
+    return graph
 
 
 def store_half(graph: onnx.ModelProto) -> None:
@@ -124,64 +130,49 @@ def strip(graph: onnx.ModelProto) -> None:
     del graph.graph.metadata_props[:]
 
 
-def export(task: manifest.Task, weights: Path | None, zoo: Path, version: str = "1") -> Path:
-    """Write `zoo/toyscape-TASK/VERSION/`, whole or not at all; returns it."""
+def narrowed(record: dict[str, Any]) -> bool:
+    """Whether a training record tells of steps with half of the MLPs' hidden units."""
+    stages: list[dict[str, Any]] = record.get("recipe", [])
+    return any(stage.get("narrow") for stage in stages) or ("start" in record and narrowed(record["start"]))
+
+
+def export(task: manifest.Task, weights: Path | None, zoo: Path, name: str = "", version: str = "1") -> Path:
+    """Write `zoo/NAME/VERSION/` (by default toyscape-TASK), whole or not at all; returns it."""
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; accepted: {', '.join(TASKS)}")
     network, record = load_network(weights, task)
-    model = Served(network, task)
+    served = Served(network, task, ("1/2",) if narrowed(record) else ())
     images = reference_images(FITS[task], network.config.side)
-    with torch.no_grad():
-        answers = dict(zip(model.outputs, model(images), strict=True))
-    graph = to_onnx(model, images)
+    trunk = served.levels(images)
+    graph = to_onnx(Levelled(served), images)
     strip(graph)
     store_half(graph)
     onnx.checker.check_model(graph)
-    final = zoo / f"toyscape-{task}" / version
-    partial = final.with_name(f".{version}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    onnx.save(graph, partial / GRAPH)
-    tensors = {"images": images, **{name: value.contiguous() for name, value in answers.items()}}
-    save_file(tensors, partial / REFERENCE)
-    for file in partial.iterdir():
-        file.chmod(0o644)  # safetensors writes 0600; a container may serve as another user
-    gmacs = sum(count_macs(model, images).values()) / 1e9
-    manifest.write(partial, _describe(partial, task, version, network.config, gmacs, record))
-    _swap_in(partial, final)
-    manifest.load(final)
-    return final
-
-
-def _describe(
-    directory: Path, task: manifest.Task, version: str, config: VitConfig, gmacs: float, record: dict[str, Any]
-) -> manifest.Manifest:
-    """The manifest of a directory that holds graph and reference."""
-    return manifest.Manifest(
-        format=manifest.FORMAT,
-        name=f"toyscape-{task}",
-        version=version,
+    full = plan(FULL, trunk)
+    source = Source(
         task=task,
         labels=["background", *CLASSES] if task == "segment" else list(CLASSES),
         licence="Apache-2.0",
-        transform=manifest.Transform(fit=FITS[task], height=config.side, width=config.side),
-        graph=GRAPH,
-        reference=REFERENCE,
-        files={file: manifest.describe_file(directory / file) for file in (GRAPH, REFERENCE)},
-        levels=[manifest.Level(name="full", gmacs=round(gmacs, 4), tokens=1 + config.grid**2)],
-        tolerance=TOLERANCES[task],
-        training=record,
+        transform=manifest.Transform(fit=FITS[task], height=network.config.side, width=network.config.side),
+        graph=graph.SerializeToString(),
+        gmacs=full.gmacs,
+        tokens=full.tokens,
+        trunk=trunk,
+        training={**record, "network": asdict(network.config)},
     )
+    answers = {"images": images.numpy(), **numpy_outputs(served.at(images, full))}
+    answers.pop("tokens", None)
+    for level in standard_levels(trunk):
+        answers |= kept_answers(level, numpy_outputs(served.at(images[:KEPT], plan(level, trunk))))
+    name = name or f"toyscape-{task}"
+    with staged(zoo, name, version) as partial:
+        fill(partial, source, name, answers, version)
+    return zoo / name / version
 
 
-def _swap_in(partial: Path, final: Path) -> None:
-    """Put a finished directory in the place of an older one."""
-    replaced = final.with_name(f".{final.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if final.exists():
-        os.replace(final, replaced)
-    os.replace(partial, final)
-    shutil.rmtree(replaced, ignore_errors=True)
+def numpy_outputs(outputs: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Outputs by name as arrays."""
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def record_evaluation(directory: Path, evaluation: dict[str, Any], accuracy: float) -> None:

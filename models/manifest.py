@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from models.levels import FULL, Trunk
+from models.levels import FULL, LevelError, Trunk, plan
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -23,6 +24,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 
 Task = Literal["classify", "detect", "segment"]
 Fit = Literal["crop", "stretch", "letterbox"]
+Filter = Literal["bicubic", "bilinear"]
 Name = msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 
@@ -38,13 +40,16 @@ class Transform(Struct, frozen=True):
     """From an image to the network's input.
 
     `crop` resizes so that the short side fits and takes the middle, `stretch` ignores the aspect ratio, `letterbox`
-    keeps it and fills the rest with `fill`. Always one antialiased bicubic resample of the source box.
+    keeps it and fills the rest with `fill`. Of what `crop` and `stretch` would take, only the middle `keep` of each
+    side is the input ("resize to 256, crop 224" keeps 0.875). Always one antialiased resample of the source box.
     """
 
     fit: Fit
     height: int
     width: int
     fill: tuple[int, int, int] = (114, 114, 114)
+    keep: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    filter: Filter = "bicubic"
 
 
 class File(Struct, frozen=True):
@@ -155,30 +160,52 @@ def _check_parts(directory: Path, manifest: Manifest) -> None:
             raise ManifestError(f"{directory / MANIFEST}: {name!r} is not a plain file name")
     if not manifest.levels or not manifest.labels:
         raise ManifestError(f"{directory / MANIFEST}: needs at least one level and one label")
+    for level in manifest.levels if manifest.trunk else ():
+        try:
+            plan(level.explicit, manifest.trunk)
+        except LevelError as error:
+            raise ManifestError(f"{directory / MANIFEST}: level {level.name!r}: {error}") from None
+
+
+def check_file(directory: Path, manifest: Manifest, name: str) -> None:
+    """Check one listed file against its sha256 without holding it in memory. Raises ManifestError."""
+    with _open_regular(directory / name, manifest.files[name].bytes) as file:
+        _check_sum(directory / name, manifest.files[name], hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def read_file(directory: Path, manifest: Manifest, name: str) -> bytes:
     """The bytes of one listed file, checked against its sha256 before anyone parses them."""
-    entry = manifest.files[name]
-    data = _read_regular(directory / name, entry.bytes)
-    if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise ManifestError(f"{directory / name}: does not match the sha256 in the manifest; it was altered or damaged")
+    data = _read_regular(directory / name, manifest.files[name].bytes)
+    _check_sum(directory / name, manifest.files[name], hashlib.sha256(data).hexdigest())
     return data
 
 
+def _check_sum(path: Path, listed: File, sha256: str) -> None:
+    if sha256 != listed.sha256:
+        raise ManifestError(f"{path}: does not match the sha256 in the manifest; it was altered or damaged")
+
+
 def _read_regular(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes, following no link: what was checked is what is used."""
+    with _open_regular(path, limit) as file:
+        return file.read(limit + 1)
+
+
+def _open_regular(path: Path, limit: int) -> BufferedReader:
+    """Open a regular file of at most `limit` bytes, following no link: what was checked is what is used."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ManifestError(f"{path}: not a plain file")
-        if status.st_size > limit:
-            raise ManifestError(f"{path}: {status.st_size} bytes, expected at most {limit}")
-        return file.read(limit + 1)
+    status = os.fstat(descriptor)
+    wrong = ""
+    if not stat.S_ISREG(status.st_mode):
+        wrong = "not a plain file"
+    elif status.st_size > limit:
+        wrong = f"{status.st_size} bytes, expected at most {limit}"
+    if wrong:
+        os.close(descriptor)
+        raise ManifestError(f"{path}: {wrong}")
+    return os.fdopen(descriptor, "rb")
 
 
 def find(roots: list[Path]) -> dict[str, Path]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from models.backbones.lookup import LookupVit
 from models.backbones.vit import Vit, VitConfig
 from models.heads.classify import Classify, classify_loss
 from models.heads.detect import Detect, detect_loss
@@ -25,7 +26,7 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.classes = classes
-        self.trunk = Vit(config)
+        self.trunk: Vit | LookupVit = LookupVit(config) if config.kind == "lookup" else Vit(config)
         heads: dict[str, nn.Module] = {}
         for task in tasks:
             if task == "classify":
@@ -38,9 +39,9 @@ class Network(nn.Module):
                 raise ValueError(f"unknown task {task!r}; accepted: {', '.join(TASKS)}")
         self.heads = nn.ModuleDict(heads)
 
-    def losses(self, views: Views) -> dict[str, Tensor]:
-        """The unweighted losses of the heads present, by name (see WEIGHTS)."""
-        features = self.trunk(views.images)
+    def losses(self, views: Views, **level: Any) -> dict[str, Tensor]:
+        """The unweighted losses of the heads present, by name (see WEIGHTS); `level` is what the trunk takes."""
+        features = self.trunk(views.images, **level)
         losses: dict[str, Tensor] = {}
         if "classify" in self.heads:
             losses["classify"] = classify_loss(self.heads["classify"](features)[0], views.main)
@@ -51,6 +52,6 @@ class Network(nn.Module):
             losses["heat"], losses["box"] = detect_loss(heat, boxes, views.boxes, views.labels)
         return losses
 
-    def forward(self, x: Tensor, task: str) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, task: str, **level: Any) -> tuple[Tensor, ...]:
         """Normalised images [B, 3, H, W] to one task's outputs, in the order its head names them."""
-        return cast("tuple[Tensor, ...]", self.heads[task](self.trunk(x)))
+        return cast("tuple[Tensor, ...]", self.heads[task](self.trunk(x, **level)))

@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from models.backbones.vit import Vit, normalise
+from models.backbones.vit import PREFIX, Vit, normalise
 from models.export import load_network, serving_image
 from models.network import Network
+from models.reduction.tokens import Tokens, start
 from models.reduction.tome import drop_random, merge
 from models.toyscape import render, split
 
 DRAWS = 3  # of random removal, averaged
-Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # tokens, sizes, keys -> tokens, sizes
+Step = Callable[[Tokens, Tensor], Tokens]  # tokens and the keys of the attention just done, to fewer tokens
 
 
 def class_token(trunk: Vit, images: Tensor, step: Step) -> Tensor:
     """The CLS [B, D] of normalised images, with `step` acting between attention and MLP of every block."""
-    x = trunk.embed(images)[0]
-    size = torch.ones(x.shape[0], x.shape[1], 1)
+    tokens = start(trunk.embed(images)[0], PREFIX)
     for block in trunk.blocks:
-        x, keys = block.attend(x, size.log()[:, :, 0])
-        x, size = step(x, size, keys)
-        x = block.feed(x)
-    return trunk.norm(x)[:, 0]
+        x, keys = block.attend(tokens.x, tokens.key_bias)
+        tokens = step(tokens._replace(x=x), keys)
+        tokens = tokens._replace(x=block.feed(tokens.x))
+    return trunk.norm(tokens.x)[:, 0]
 
 
 def _scene(seed: int) -> tuple[NDArray[np.uint8], int]:
@@ -62,12 +62,12 @@ class Tally:
                 self.dropped[r] += self._right(images, main, partial(_drop_step, r, self.generator))
 
 
-def _merge_step(r: int, x: Tensor, size: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    return merge(x, size, keys, r)
+def _merge_step(r: int, tokens: Tokens, keys: Tensor) -> Tokens:
+    return merge(tokens, keys, r, PREFIX)
 
 
-def _drop_step(r: int, generator: torch.Generator, x: Tensor, size: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    return drop_random(x, size, r, generator)
+def _drop_step(r: int, generator: torch.Generator, tokens: Tokens, keys: Tensor) -> Tokens:
+    return drop_random(tokens, r, generator, PREFIX)
 
 
 def reduction_check(weights: Path, counts: tuple[int, ...], scenes: int, first: int = 0) -> list[dict[str, float]]:

@@ -7,15 +7,22 @@ rounded to fp16 and kept as fp32: the rounded weights are the reference for ever
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models.backbones.vit import MEAN, STD, Stem
+from models.backbones.lookup import LOOKUP_SIDES, LookupVit
+from models.backbones.vit import MEAN, PREFIX, STD, Block, Features, Stem, Vit
+from models.cost import count_macs
+from models.graph import operators
+from models.levels import Plan, Trunk
 from models.network import Network
+from models.reduction.tokens import start
 
 
 def fold_batch_norms(module: nn.Module) -> None:
@@ -66,13 +73,17 @@ def is_stored_half(name: str, value: Tensor) -> bool:
 
 
 class Served(nn.Module):
-    """One task of a trained network, folded and rounded. Takes the network over: train no further with it."""
+    """One task of a trained network, folded and rounded. Takes the network over: train no further with it.
 
-    def __init__(self, network: Network, task: str) -> None:
+    `shares` are the parts of the MLPs' hidden units that it was trained to do with, such as "1/2".
+    """
+
+    def __init__(self, network: Network, task: str, shares: Sequence[str] = ()) -> None:
         super().__init__()
         self.task = task
         self.trunk = network.trunk
         self.head = network.heads[task]
+        self.shares = tuple(shares)
         self.eval()
         self.requires_grad_(False)
         fold_batch_norms(self)
@@ -83,10 +94,145 @@ class Served(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return cast("tuple[str, ...]", self.head.outputs)
+        """What `forward` answers, by name."""
+        names = cast("tuple[str, ...]", self.head.outputs)
+        return names if isinstance(self.trunk, LookupVit) else (*names, "tokens")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """uint8 images [B, H, W, 3] to the task's outputs (see the head)."""
+    def forward(self, images: Tensor, **level: Any) -> tuple[Tensor, ...]:
+        """uint8 images [B, H, W, 3] to the outputs (see the head), at the level that the trunk's arguments say.
+
+        `tokens` [B, N] int32 is the group of each patch.
+        """
+        return self.answer(self.trunk(self.pixels(images), **level))
+
+    def at(self, images: Tensor, plan: Plan) -> dict[str, Tensor]:
+        """The outputs for images at a level, by name: what every other way of running it is compared with."""
+        names = {"merge": "merge_counts"}
+        level = {names.get(name, name): values for name, values in plan.inputs.items()}
+        with torch.no_grad():
+            return dict(zip(self.outputs, self(images, **level), strict=True))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 images [B, H, W, 3] to what the folded stem reads."""
         # Stride 2 over an even side never reads the right and bottom padding.
-        pixels = F.pad(images.permute(0, 3, 1, 2), (1, 0, 1, 0), value=MEAN)
-        return cast("tuple[Tensor, ...]", self.head(self.trunk(pixels.float())))
+        return F.pad(images.permute(0, 3, 1, 2), (1, 0, 1, 0), value=MEAN).float()
+
+    def answer(self, features: Features) -> tuple[Tensor, ...]:
+        """Features to the outputs."""
+        answers = cast("tuple[Tensor, ...]", self.head(features))
+        return answers if isinstance(self.trunk, LookupVit) else (*answers, features.group.to(torch.int32))
+
+    def levels(self, images: Tensor) -> Trunk:
+        """What its levels depend on; MACs of stem and head are counted on an image."""
+        config = self.trunk.config
+        counted = count_macs(self, images)
+        lookup = config.kind == "lookup"
+        return Trunk(
+            kind=config.kind,
+            blocks=config.depth,
+            width=config.width,
+            hidden=config.width * config.mlp_ratio,
+            patches=config.grid**2,
+            prefix=0 if lookup else PREFIX,
+            fixed=counted["stem"] + counted["head"],
+            merge=not lookup,
+            shares=() if lookup else self.shares,
+            grid=LOOKUP_SIDES if lookup else None,
+        )
+
+
+class Nested(nn.Module):
+    """A block's MLP in pieces, the first of which are an MLP of their own: as many run as units are wanted."""
+
+    def __init__(self, block: Block, shares: Sequence[str]) -> None:
+        super().__init__()
+        hidden = block.fc1.out_features
+        self.ends = sorted({hidden, *(int(hidden * Fraction(share)) for share in shares)})
+        self.norm, self.last_bias = block.norm2, block.fc2.bias
+        begins = [0, *self.ends]
+        spans = [slice(begin, end) for begin, end in zip(begins, self.ends, strict=False)]
+        self.inner = _parameters(block.fc1.weight[span] for span in spans)
+        self.bias = _parameters(block.fc1.bias[span] for span in spans)
+        self.outer = _parameters(block.fc2.weight[:, span] for span in spans)
+
+    def forward(self, x: Tensor, units: Tensor) -> Tensor:
+        """Tokens [B, t, D] to tokens with the first `units` [1] hidden units."""
+        normed = self.norm(x)
+        x = x + F.linear(F.gelu(F.linear(normed, self.inner[0], self.bias[0])), self.outer[0], self.last_bias)
+        for number, least in enumerate(self.ends[:-1], 1):
+            x = operators.widen(x, normed, self.inner[number], self.bias[number], self.outer[number], units, least)
+        return x
+
+
+def _parameters(parts: Any) -> nn.ParameterList:
+    return nn.ParameterList(nn.Parameter(part.clone(), requires_grad=False) for part in parts)
+
+
+class Levelled(nn.Module):
+    """The network as it is exported: the level is an input, and each step that it may leave out an operator."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__()
+        self.served = served
+        self.outputs = served.outputs
+        depth = served.trunk.config.depth
+        if isinstance(served.trunk, LookupVit):
+            self.examples = {"grid": torch.tensor([4, 5])}
+            return
+        self.examples = {"merge": torch.tensor([2] * depth)}
+        if served.shares:
+            self.examples["hidden"] = torch.tensor([1] * depth)
+            self.nested = nn.ModuleList(Nested(cast(Block, block), served.shares) for block in served.trunk.blocks)
+
+    def forward(
+        self, images: Tensor, merge: Tensor | None = None, hidden: Tensor | None = None, grid: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """uint8 images [B, H, W, 3] and the level's integers (see `models.levels.Plan`) to the outputs."""
+        pixels, trunk = self.served.pixels(images), self.served.trunk
+        if isinstance(trunk, LookupVit):
+            stride4, stride8, patches = trunk.stem(pixels)
+            rows, columns = operators.matrices(cast(Tensor, grid), (trunk.config.grid, trunk.config.grid))
+            return self.served.answer(trunk.features(stride4, stride8, patches, rows, columns))
+        return self.served.answer(self._features(trunk, pixels, cast(Tensor, merge), hidden))
+
+    def _features(self, trunk: Vit, pixels: Tensor, merge: Tensor, hidden: Tensor | None) -> Features:
+        """`Vit.forward` with operators for its steps."""
+        embedded, stride4, stride8 = trunk.embed(pixels)
+        tokens = start(embedded, PREFIX)
+        for number, block in enumerate(trunk.blocks):
+            wanted = slice(number, number + 1)
+            keys = Written(block.attn.qkv)
+            attended, _ = block.attend(tokens.x, tokens.key_bias if number else None)
+            tokens = operators.merge(
+                tokens._replace(x=attended),
+                keys.taken(),
+                merge[wanted],
+                prefix=PREFIX,
+                heads=block.attn.heads,
+                start=trunk.config.width,
+                width=trunk.config.width,
+            )
+            fed = block.feed(tokens.x) if hidden is None else self.nested[number](tokens.x, hidden[wanted])
+            tokens = tokens._replace(x=fed)
+        normed = trunk.norm(tokens.x)
+        side = trunk.config.grid
+        patches = operators.restore(normed[:, PREFIX:], tokens.group).transpose(1, 2).unflatten(2, (side, side))
+        return Features(normed[:, 0], patches, stride4, stride8, tokens.group)
+
+
+class Written:
+    """Listens to what a layer writes in its next call."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._value: Tensor | None = None
+        self._handle = layer.register_forward_hook(self._hear)
+
+    def _hear(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._value = output
+
+    def taken(self) -> Tensor:
+        """What it wrote. Raises ValueError if it was not called."""
+        self._handle.remove()
+        if self._value is None:
+            raise ValueError("the layer was not called")
+        return self._value

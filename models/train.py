@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models import parallel
-from models.backbones.vit import VitConfig
+from models.backbones.lookup import LOOKUP_SIDES, LookupVit, start_from_vit
+from models.backbones.vit import Block, Vit, VitConfig
 from models.checkpoint import load_start, save_tensors
+from models.levels import constant, sloped
 from models.network import TASKS, WEIGHTS, Network
 from models.toyscape import CLASSES
 from models.toyscape.scene import frame_size, split
@@ -35,6 +37,7 @@ from models.views import sample
 RUNS: dict[str, tuple[str, ...]] = {
     "toyscape": TASKS,
     **{f"toyscape-{task}": (task,) for task in TASKS},
+    "toyscape-lookup": ("classify", "segment"),  # the masks only teach; the model that is shipped classifies
 }
 
 
@@ -80,7 +83,9 @@ def _look(trainer: Trainer, data: ValidationSet, folder: Path, tasks: tuple[str,
     network = trainer.averaged()
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)  # the other processes wait
-    result = validate(network, data)
+    result: dict[str, float] = {}
+    for prefix, level in looks(trainer.recipe, network.config).items():
+        result |= {prefix + name: value for name, value in validate(network, data, **level).items()}
     torch.set_num_threads(threads)
     score = sum(result.values()) / len(result)
     trainer.history.append({"step": trainer.step, "images": trainer.images, "minutes": trainer.seconds / 60, **result})
@@ -90,6 +95,35 @@ def _look(trainer: Trainer, data: ValidationSet, folder: Path, tasks: tuple[str,
         trainer.best = score
         metadata = {"record": training_record(trainer, tasks), "config": asdict(network.config)}
         save_tensors(folder / "best.safetensors", network.state_dict(), metadata)
+
+
+def looks(recipe: Recipe, config: VitConfig) -> dict[str, dict[str, Any]]:
+    """The levels that validation looks at, by what their results' names begin with."""
+    if config.kind == "lookup":
+        return {"": {"grid": LOOKUP_SIDES[1:] * 2}, "5x5 ": {"grid": (5, 5)}}
+    levels: dict[str, dict[str, Any]] = {"": {}}
+    if recipe.merged:
+        levels["merged "] = {"merge_counts": sloped(20, -1.0, config.depth)}
+    if recipe.narrow:
+        levels["narrow "] = {"hidden": constant(config.width * config.mlp_ratio // 2, config.depth)}
+    return levels
+
+
+def _network(name: str, recipe: Recipe, start: Path | None) -> tuple[Network, dict[str, Any] | None]:
+    """A network to train and the training record of what it begins with, if anything."""
+    lookup = name == "toyscape-lookup"
+    network = Network(VitConfig(kind="lookup" if lookup else "vit"), len(CLASSES), RUNS[name])
+    if start is None:
+        return network, None
+    vit = Network(VitConfig(), len(CLASSES), RUNS[name]) if lookup else network
+    record = load_start(start, vit)
+    if isinstance(network.trunk, LookupVit) and isinstance(vit.trunk, Vit):
+        start_from_vit(network.trunk, vit.trunk)
+        network.heads.load_state_dict(vit.heads.state_dict())
+    elif recipe.narrow:
+        for block in network.trunk.blocks:
+            cast(Block, block).sort_units()
+    return network, record
 
 
 class Clock:
@@ -156,9 +190,7 @@ def _follow(rank: int, size: int, port: int, name: str, recipe: Recipe, cache: P
 def _prepare(name: str, recipe: Recipe, cache: Path, start: Path | None) -> tuple[Trainer, Store]:
     torch.manual_seed(recipe.seed)
     store = render_store(cache / "toyscape" / "train", "train", recipe.scenes)
-    network = Network(VitConfig(), len(CLASSES), RUNS[name])
-    record = None if start is None else load_start(start, network, network.config.depth)
-    trainer = Trainer(network, recipe, record)
+    trainer = Trainer(*_network(name, recipe, start), recipe)
     folder = cache / "runs" / name
     if (folder / "state.safetensors").exists():
         trainer.resume(folder)

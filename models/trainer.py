@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from models import parallel
+from models.backbones.lookup import LOOKUP_SIDES
+from models.backbones.vit import VitConfig
 from models.checkpoint import load_state, save_state
+from models.levels import constant, sloped
 from models.network import WEIGHTS, Network
 from models.views import Views
 
@@ -33,6 +37,8 @@ class Recipe:
     adam_lr: float = 1.5e-3
     weight_decay: float = 0.05
     average: float = 0.995
+    merged: float = 0.0  # share of the steps that merge tokens away, by schedules drawn at random
+    narrow: float = 0.0  # share of the steps with half of the MLPs' hidden units
     seed: int = 1
 
 
@@ -65,10 +71,37 @@ def optimisers_for(network: Network, recipe: Recipe) -> list[Optimizer]:
     return [muon, AdamW(groups, lr=recipe.adam_lr, betas=(0.9, 0.98))]
 
 
+def merge_schedule(rng: np.random.Generator, blocks: int, patches: int) -> tuple[int, ...]:
+    """A schedule such as a level may have: constant, falling to nothing, or steep in the first blocks."""
+    kind = rng.integers(3)
+    most = patches // (blocks + 1)
+    if kind == 0:
+        return constant(int(rng.integers(1, most + 1)), blocks)
+    if kind == 1:
+        return sloped(int(rng.integers(1, most + 1)), -1.0, blocks)
+    first, fall = rng.uniform(0.1, 0.45) * patches, rng.uniform(0.3, 0.7)
+    return tuple(int(first * fall**number) for number in range(blocks))
+
+
+def draw_level(recipe: Recipe, config: VitConfig, side: int, step: int) -> dict[str, Any]:
+    """What the trunk is asked for at a step, the same in every process."""
+    rng = np.random.default_rng((recipe.seed, 7, step))
+    patches = (side // 16) ** 2
+    if config.kind == "lookup":
+        rows, columns = rng.integers(LOOKUP_SIDES[0], min(LOOKUP_SIDES[1], side // 16) + 1, 2)
+        return {"grid": (int(rows), int(columns))}
+    level: dict[str, Any] = {}
+    if rng.random() < recipe.merged:
+        level["merge_counts"] = merge_schedule(rng, config.depth, patches)
+    if rng.random() < recipe.narrow:
+        level["hidden"] = constant(config.width * config.mlp_ratio // 2, config.depth)
+    return level
+
+
 class Trainer:
     """A network in training with all that changes as it goes: optimisers, averaged weights, step, time, best score."""
 
-    def __init__(self, network: Network, recipe: Recipe, start: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: Network, start: dict[str, Any] | None, recipe: Recipe) -> None:
         self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.optimisers = optimisers_for(network, recipe)
@@ -97,7 +130,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = base * rate(self.recipe, self.done)
         with torch.autocast(views.images.device.type, torch.bfloat16):
-            losses = self.network.losses(views)
+            losses = self.network.losses(views, **draw_level(self.recipe, self.network.config, self.side, self.step))
         total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
         total.backward()
         parallel.average([p.grad for p in self.network.parameters() if p.grad is not None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,25 +81,25 @@ def _found(boxes: Tensor, scores: Tensor, labels: Tensor, truth: Tensor, classes
     return int((good.any(dim=1) & real).sum()), int(real.sum())
 
 
-def validate(network: Network, data: ValidationSet, batch: int = 50) -> dict[str, float]:
-    """top1, miou (at the input's resolution) and recall50 of the heads present."""
+def validate(network: Network, data: ValidationSet, batch: int = 50, **level: Any) -> dict[str, float]:
+    """top1, miou (at the input's resolution) and recall50 of the heads present; `level` is what the trunk takes."""
     network.eval()
     with torch.no_grad():
-        result = _validate(network, data, batch)
+        result = _validate(network, data, batch, level)
     network.train()
     return result
 
 
-def _validate(network: Network, data: ValidationSet, batch: int) -> dict[str, float]:
+def _validate(network: Network, data: ValidationSet, batch: int, level: dict[str, Any]) -> dict[str, float]:
     right, hits, objects = 0, 0, 0
     confusion = np.zeros((network.classes + 1,) * 2, dtype=np.int64)
     for start in range(0, len(data.main), batch):
         part = slice(start, start + batch)
         with torch.autocast("cpu", torch.bfloat16):
             if "classify" in network.heads:
-                logits = network(normalise(torch.from_numpy(data.crops[part])), "classify")[0]
+                logits = network(normalise(torch.from_numpy(data.crops[part])), "classify", **level)[0]
                 right += int((logits.argmax(dim=1).numpy() == data.main[part]).sum())
-            features = network.trunk(normalise(torch.from_numpy(data.wholes[part])))
+            features = network.trunk(normalise(torch.from_numpy(data.wholes[part])), **level)
             truth = label_views(torch.from_numpy(data.instances[part]), torch.from_numpy(data.table[part]))
             if "segment" in network.heads:
                 mask = network.heads["segment"](features)[0]

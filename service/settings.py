@@ -176,7 +176,9 @@ def _limit(name: str, field: str, kind: Kind, why: str) -> Setting:
 
 
 _LEVEL = Text(
-    "a level: a name such as full, or an explicit one such as tome:13", r"[a-z0-9][a-z0-9:,+x/._-]{0,127}", "LEVEL"
+    "a level: a name such as full, an explicit one such as tome:13, or auto",
+    r"[a-z0-9][a-z0-9:,+x/._-]{0,127}",
+    "LEVEL",
 )
 _DIRECTORY = Text("a directory", metavar="DIR")
 
@@ -310,5 +312,10 @@ SETTINGS: tuple[Setting, ...] = (
 
 MODEL_SETTINGS: tuple[Setting, ...] = (
     _plain("backend", Choice(*get_args(BackendName)), "What runs this model.", "the service's `backend`"),
-    _plain("default-level", _LEVEL, "Level for requests that name none."),
+    _plain(
+        "default-level",
+        _LEVEL,
+        "Level for requests that name none. A named one that is not offered on this hardware is stood in for by the "
+        "next higher one.",
+    ),
 )

@@ -21,13 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models import manifest
-from models.manifest import ManifestError
+from models.levels import LevelError, grammar, plan
+from models.manifest import Manifest, ManifestError
 from service import config as configuration
 from service import log
 from service.config import Config
 from service.core.dispatch import DECODER_DEPTH
+from service.core.levels import AUTO, unknown
 from service.core.restart import MAX_DELAY, Restart
-from service.errors import StartError, WireError
+from service.errors import ConfigError, StartError, WireError
 from service.wire.channel import ControlChannel
 from service.wire.messages import Attach, Control, Drain, Failed, Lost, Ready, Restarts, Role, Start
 from service.wire.pulse import RECORD_BYTES, Pulse
@@ -80,7 +82,8 @@ class Shared:
 def run(config: Config, banner: Callable[[Config], None] = lambda config: None) -> int:
     """Run the service until it is told to stop; the exit code as in the command line's contract.
 
-    `banner` is called once, when the service is ready. Raises StartError when it cannot start.
+    `banner` is called once, when the service is ready. Raises StartError when it cannot start, ConfigError when
+    a model has no such default level.
     """
     log.configure(config.log_level, process="supervisor")
     shared = _prepare(config)
@@ -119,13 +122,26 @@ def _check_models(config: Config) -> int:
             if loaded.name != name:
                 raise StartError(f"{directory}: the manifest says {loaded.name!r}, the folder {name!r}")
             for file in loaded.files:
-                manifest.read_file(directory, loaded, file)
+                manifest.check_file(directory, loaded, file)
+            _check_default_level(config, loaded)
             largest = max(largest, loaded.transform.height * loaded.transform.width * 3)
     except ManifestError as error:
         raise StartError(str(error)) from None
     if not largest:
         raise StartError(f"models: no model found in {', '.join(config.models)}")
     return largest
+
+
+def _check_default_level(config: Config, loaded: Manifest) -> None:
+    operator = config.model.get(loaded.name)
+    names = [level.name for level in loaded.levels]
+    if operator is None or operator.default_level in [*names, AUTO]:
+        return
+    try:
+        plan(operator.default_level, loaded.trunk)
+    except LevelError as error:
+        expected = unknown(str(error), names, grammar(loaded.trunk) if loaded.trunk else "")
+        raise ConfigError(f"[model.{loaded.name}] default_level = {operator.default_level!r}: {expected}") from None
 
 
 def _listen(config: Config) -> socket.socket:

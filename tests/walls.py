@@ -51,7 +51,8 @@ ROOMS: dict[str, Room] = {
     "service/decoder/image.py": Room(CHILD | {"service.decoder"}, {"msgspec", "numpy"} | IMAGES),
     "service/decoder": Room(CHILD, {"msgspec", "numpy"}),
     "service/worker": Room(
-        CHILD | {"service.backends", "service.tasks"} | ARTEFACT, {"msgspec", "numpy", "setproctitle"}
+        CHILD | {"service.backends", "service.tasks", "service.core.batching"} | ARTEFACT,
+        {"msgspec", "numpy", "setproctitle"},
     ),
     "service/backends/torch.py": Room(
         BASICS | {"service.backends", "models.backbones", "models.reduction"} | ARTEFACT,

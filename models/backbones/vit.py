@@ -1,4 +1,4 @@
-"""A plain vision transformer with a convolutional stem.
+"""A plain vision transformer with a convolutional stem, and levels: fewer tokens, narrower MLPs.
 
 Pre-norm blocks, a class token and learned positions (Dosovitskiy et al. 2021, "An image is worth 16x16 words"); the
 patch embedding is four stride-2 3x3 convolutions (Xiao et al. 2021, "Early convolutions help transformers see
@@ -8,21 +8,27 @@ reduction can act between them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.reduction.tokens import restore, start
+from models.reduction.tome import merge
+
 MEAN = 118  # of every channel, 0..255: a whole number, so that uint8 images can be padded with it
 STD = 64.0
+PREFIX = 1  # the class token
 
 
 @dataclass(frozen=True)
 class VitConfig:
     """Shape of the trunk. The last stem channel count is the width; the stride is 16."""
 
+    kind: Literal["vit", "lookup"] = "vit"
     side: int = 224
     width: int = 192
     depth: int = 8
@@ -36,12 +42,14 @@ class VitConfig:
 
 
 class Features(NamedTuple):
-    """What heads read: CLS [B, D], patches [B, D, g, g] after the final norm, and stem maps at strides 4 and 8."""
+    """What heads read: CLS [B, D] and patches [B, D, g, g] after the final norm, merged ones restored; stem maps at
+    strides 4 and 8; and the group map [B, g * g] of the patches."""
 
     cls: Tensor
     patches: Tensor
     stride4: Tensor
     stride8: Tensor
+    group: Tensor
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -109,9 +117,23 @@ class Block(nn.Module):
         out, keys = self.attn(self.norm1(x), key_bias)
         return x + out, keys
 
-    def feed(self, x: Tensor) -> Tensor:
-        """The MLP half: tokens [B, t, D] to tokens."""
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+    def feed(self, x: Tensor, hidden: int | None = None) -> Tensor:
+        """The MLP half: tokens [B, t, D] to tokens, with the first `hidden` units only (all by default).
+
+        The narrower MLP is a part of the wider one (Devvrit et al. 2024, "MatFormer").
+        """
+        if hidden is None or hidden >= self.fc1.out_features:
+            return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        inner = F.gelu(F.linear(self.norm2(x), self.fc1.weight[:hidden], self.fc1.bias[:hidden]))
+        return x + F.linear(inner, self.fc2.weight[:, :hidden], self.fc2.bias)
+
+    @torch.no_grad()
+    def sort_units(self) -> None:
+        """Put the hidden units that weigh most first; the answers stay what they are."""
+        order = (self.fc1.weight.norm(dim=1) * self.fc2.weight.norm(dim=0)).argsort(descending=True)
+        self.fc1.weight.copy_(self.fc1.weight[order])
+        self.fc1.bias.copy_(self.fc1.bias[order])
+        self.fc2.weight.copy_(self.fc2.weight[:, order])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.feed(self.attend(x)[0])
@@ -154,11 +176,25 @@ class Vit(nn.Module):
         tokens = torch.cat([self.cls.expand(x.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         return tokens + self.positions_for(height, width), stride4, stride8
 
-    def forward(self, x: Tensor) -> Features:
-        """Normalised images [B, 3, H, W], H and W multiples of 16, to features."""
-        tokens, stride4, stride8 = self.embed(x)
-        for block in self.blocks:
-            tokens = block(tokens)
-        tokens = self.norm(tokens)
+    def forward(
+        self, x: Tensor, merge_counts: Sequence[int] | None = None, hidden: Sequence[int] | None = None
+    ) -> Features:
+        """Normalised images [B, 3, H, W], H and W multiples of 16, to features.
+
+        `merge_counts` and `hidden` are the tokens to merge away and the MLP units to use in each block.
+        """
+        embedded, stride4, stride8 = self.embed(x)
+        tokens = start(embedded, PREFIX)
+        whole = True
+        for number, block in enumerate(self.blocks):
+            # Before the first merge all sizes are 1 and the bias nothing.
+            attended, keys = block.attend(tokens.x, None if whole else tokens.key_bias)
+            tokens = tokens._replace(x=attended)
+            if merge_counts is not None and merge_counts[number] > 0:
+                tokens = merge(tokens, keys, merge_counts[number], PREFIX)
+                whole = False
+            tokens = tokens._replace(x=block.feed(tokens.x, None if hidden is None else hidden[number]))
+        normed = self.norm(tokens.x)
+        patches = normed[:, PREFIX:] if whole else restore(normed[:, PREFIX:], tokens.group)
         grid = (x.shape[2] // 16, x.shape[3] // 16)
-        return Features(tokens[:, 0], tokens[:, 1:].transpose(1, 2).unflatten(2, grid), stride4, stride8)
+        return Features(normed[:, 0], patches.transpose(1, 2).unflatten(2, grid), stride4, stride8, tokens.group)

@@ -25,10 +25,10 @@ MIN_VISIBLE = 0.6  # an object less visible than this is taken out of the scene
 MIN_MAIN_VISIBLE = 0.6
 MAIN_RATIO = 1.5  # the main object's visible area over the next one's
 RIVAL_RATIO = (1.5, 1.7)  # what an object that would be too large a rival is shrunk to
-RIVALS = 0.35  # share of the scenes whose next largest object grows until it nearly is a rival
+RIVALS = 0.75  # share of the scenes whose next largest object grows until it nearly is a rival
 CLOSE = (1.51, 1.6)  # the ratio it grows to
 OTHERS = (0.12, 0.38, 0.26, 0.15, 0.09)  # how often a scene is laid out with 0, 1, .. other objects
-CUT = 0.25  # of the main object's size: how far it may reach out of the central square
+CUT = 0.4  # of the main object's size: how far it may reach out of the central square
 CLUTTER = -1
 
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.levels import LevelError, plan
 from models.manifest import Manifest
 
 Images = NDArray[np.uint8]
 Outputs = dict[str, NDArray[Any]]
+Inputs = dict[str, NDArray[np.int64]]
 Kind = Literal["item", "batch", "oom", "fatal"]
 
 
 class BackendError(Exception):
-    """A run failed. `kind` says what may still work:
-
-    `item`: all but the images at the indices `items`; `batch`: perhaps parts of the batch; `oom`: perhaps a smaller
-    batch; `fatal`: nothing, the process has to end.
+    """A run failed. `kind` says what may still work: with `item` all but the images at the indices `items`, with
+    `batch` perhaps parts of it, with `oom` perhaps a smaller batch, with `fatal` nothing, the process has to end.
     """
 
     def __init__(self, kind: Kind, message: str, items: Sequence[int] = ()) -> None:
@@ -38,9 +39,8 @@ class BackendError(Exception):
 class Artefact:
     """What a backend is made from: a model's manifest and the bytes of its graph, verified against it.
 
-    `engines` is the number of threads that will call `run` at once, each computing on one CPU. `cache_dir` is where
-    compiled forms may be kept, empty for nowhere. `fake_cost_ms` is for the backend `fake` alone: milliseconds per
-    batch and per item that it sleeps.
+    `engines` threads will call `run` at once, each computing on one CPU. `cache_dir` is where compiled forms may be
+    kept, empty for nowhere. `fake_cost_ms` is for `fake` alone: milliseconds per batch and per item that it sleeps.
     """
 
     manifest: Manifest
@@ -56,21 +56,35 @@ class Backend(ABC):
     def __init__(self, name: str, manifest: Manifest) -> None:
         self.name = name
         self._shape = (manifest.transform.height, manifest.transform.width, 3)
-        self._levels = {level.name for level in manifest.levels}
+        self._named = {level.name: level.explicit for level in manifest.levels}
+        self._trunk = manifest.trunk
+        self._inputs = lru_cache(256)(self._worked_out)
         self._closed = False
 
     def run(self, images: Images, level: str) -> Outputs:
-        """Run uint8 images [B, H, W, 3], B >= 1, at one level of the manifest; the task's outputs by name.
+        """Run uint8 images [B, H, W, 3], B >= 1, at a level of the manifest or an explicit one: outputs by name.
 
         Safe to call from several threads. The outputs are the caller's own.
         """
         if self._closed:
             raise BackendError("fatal", "the backend is closed")
-        if level not in self._levels:
-            raise BackendError("batch", f"unknown level {level!r}; this model has {', '.join(sorted(self._levels))}")
+        inputs = self._inputs(level)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
             raise BackendError("batch", f"expected uint8 [B, {', '.join(map(str, self._shape))}]")
-        return self._run(np.ascontiguousarray(images), level)
+        return self._run(np.ascontiguousarray(images), inputs)
+
+    def _worked_out(self, level: str) -> Inputs:
+        """The graph's integer inputs for a level; none for a model without levels."""
+        if self._trunk is None and level in self._named:
+            return {}
+        try:
+            found = plan(self._named.get(level, level), self._trunk)
+        except LevelError:
+            raise BackendError("batch", f"unknown level {level!r}; this model has {', '.join(self._named)}") from None
+        return {name: np.array(values, np.int64) for name, values in found.inputs.items()}
+
+    def settle(self) -> None:  # noqa: B027 - most have nothing to do
+        """Give back what only loading and first runs needed."""
 
     def close(self) -> None:
         """Give up the model; no thread may be running. A second call does nothing."""
@@ -79,16 +93,7 @@ class Backend(ABC):
             self._close()
 
     @abstractmethod
-    def _run(self, images: Images, level: str) -> Outputs: ...
+    def _run(self, images: Images, inputs: Inputs) -> Outputs: ...
 
     @abstractmethod
     def _close(self) -> None: ...
-
-
-def error_from_library(error: Exception) -> BackendError:
-    """A library's exception as ours: what the libraries say when memory is short is told from the rest."""
-    text = str(error)
-    short = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't allocate", "could not allocate")
-    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in short):
-        return BackendError("oom", "out of memory")
-    return BackendError("batch", text.strip().splitlines()[-1][:200] if text.strip() else type(error).__name__)

@@ -23,7 +23,7 @@ from service.wire.messages import Timing
 
 TRIAL_SECONDS = 60.0
 """A trial that takes longer is given up."""
-FORMAT = 1
+FORMAT = 2
 _BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -46,8 +46,13 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def why(self) -> str:
         """All candidates in one line: images per second, or why not."""
         return "; ".join(
-            f"{one.variant}: {one.refused or f'{one.images_per_second:.1f} images/s'}" for one in self.measured
+            f"{one.variant}: {one.refused or f'{one.images_per_second:.1f} images/s'}{_without(one)}"
+            for one in self.measured
         )
+
+
+def _without(one: Measured) -> str:
+    return "".join(f", without {level} ({reason})" for level, reason in one.left_out.items())
 
 
 Attempt = Callable[[Trial], Measured]
@@ -118,11 +123,17 @@ def _read(cache_dir: str, store: str, described: Manifest, candidates: Sequence[
         report = msgspec.json.decode(data, type=Report)
     except msgspec.MsgspecError:
         return None
-    levels = {timing.level for timing in report.timings if timing.a >= 0 and timing.b > 0}
     fits = report.format == FORMAT and report.model == described.name and report.chosen in candidates
-    if not fits or levels != {level.name for level in described.levels}:
+    if not fits or not _covers(report, [level.name for level in described.levels]):
         return None
     return msgspec.structs.replace(report, cached=True)
+
+
+def _covers(report: Report, levels: list[str]) -> bool:
+    """Whether it says of every level how fast it is or why it is left out; the highest cannot be."""
+    timed = [timing.level for timing in report.timings if timing.a >= 0 and timing.b > 0]
+    left_out = [level for one in report.measured if one.variant == report.chosen for level in one.left_out]
+    return timed[:1] == levels[:1] and sorted([*timed, *left_out]) == sorted(levels)
 
 
 def try_apart(trial: Trial) -> Measured:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.levels import Trunk, trace
 from models.manifest import Manifest
-from service.backends.base import Artefact, Backend, BackendError, Images, Outputs
+from service.backends.base import Artefact, Backend, BackendError, Images, Inputs, Outputs
 
 Colour = tuple[int, int, int]
 
@@ -84,7 +85,7 @@ class Fake(Backend):
         self._leaked: list[bytearray] = []
         self._answers = {"classify": _classify, "detect": _detect, "segment": _segment}[manifest.task]
 
-    def _run(self, images: Images, level: str) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs) -> Outputs:
         if self._cost.a or self._cost.b:
             time.sleep(self._cost.a + self._cost.b * len(images))
         centres = images[:, images.shape[1] // 2, images.shape[2] // 2].tolist()
@@ -95,6 +96,8 @@ class Fake(Backend):
         if guilty:
             raise BackendError("item", "told to fail", guilty)
         outputs = self._answers([checksum(image) for image in images], self._manifest)
+        if self._manifest.trunk is not None and "merge" in inputs:
+            outputs["tokens"] = _tokens(len(images), self._manifest.trunk, inputs)
         for index, colour in enumerate(colours):
             if colour == STRAY:
                 _spoil(outputs, index)
@@ -157,6 +160,12 @@ def _segment(sums: list[int], manifest: Manifest) -> Outputs:
     for row, value in enumerate(sums):
         masks[row, : height // 2, : width // 2] = 1 + value % max(len(manifest.labels) - 1, 1)
     return {"mask": masks}
+
+
+def _tokens(count: int, trunk: Trunk, inputs: Inputs) -> NDArray[np.int32]:
+    """As many groups as the level leaves [B, N]: each patch its own, but the last ones, which share the last group."""
+    left = trace(trunk.prefix + trunk.patches, tuple(inputs["merge"].tolist()), trunk.prefix)[-1] - trunk.prefix
+    return np.tile(np.minimum(np.arange(trunk.patches, dtype=np.int32), left - 1), (count, 1))
 
 
 def _spoil(outputs: dict[str, Any], index: int) -> None:

@@ -30,10 +30,14 @@ from service.wire.messages import Timing
 
 SIZES = (1, 2, 4, 8)
 """Batch sizes that are timed."""
-LEAST_RUNS = 3
-SECONDS_PER_SIZE = 0.3
-SECONDS_PER_LEVEL = 6.0
+TURNS = 3
+LEAST_RUNS = 2
+"""Of each level in each turn."""
+SECONDS_PER_TURN = 0.1
+SECONDS_PER_MODEL = 15.0
 """When this much is used up, larger batches are not timed."""
+FASTER = 0.97
+"""A level is offered if it takes less than this share of the next higher one's time; less could be noise."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -53,14 +57,12 @@ def measure(trial: Trial) -> Measured:
     result = msgspec.structs.replace(result, share=agreed.share, score=agreed.score, refused=problem)
     if problem or not trial.speed:
         return result
-    timings, best = [], 0.0
-    for level in described.levels:
-        seconds = batch_seconds(backend, images, level.name, trial.engines)
-        a, b = fit(seconds)
-        timings.append(Timing(level.name, a, b))
-        if level is described.levels[0]:
-            best = max(trial.engines * n / taken for n, taken in seconds.items())
-    return msgspec.structs.replace(result, timings=tuple(timings), images_per_second=best)
+    names = [level.name for level in described.levels]
+    measured = batch_seconds(backend, images, names, trial.engines)
+    best = max(trial.engines * n / taken for n, taken in measured[names[0]].items())
+    left_out = slower(measured)
+    timings = [Timing(name, *fit(measured[name])) for name in names if name not in left_out]
+    return msgspec.structs.replace(result, timings=tuple(timings), images_per_second=best, left_out=left_out)
 
 
 def agreement(backend: Backend, described: Manifest, images: Images, reference: Outputs) -> tuple[str, Agreement]:
@@ -94,29 +96,59 @@ def agreement(backend: Backend, described: Manifest, images: Images, reference: 
     ), agreed
 
 
-def batch_seconds(backend: Backend, images: Images, level: str, engines: int) -> dict[int, float]:
-    """Batch size -> median seconds of one run while all engines run batches of that size."""
-    found: dict[int, float] = {}
+def batch_seconds(backend: Backend, images: Images, levels: list[str], engines: int) -> dict[str, dict[int, float]]:
+    """Level -> batch size -> median seconds of one run while all engines run batches of that size.
+
+    The levels take turns, so that what else the machine does meets them all alike.
+    """
+    found: dict[str, dict[int, float]] = {level: {} for level in levels}
     used = 0.0
     for n in SIZES:
-        if found and used + LEAST_RUNS * 2 * max(found.values()) > SECONDS_PER_LEVEL:
+        known = [times for times in found.values() if times]
+        if known and used + LEAST_RUNS * 2 * sum(max(times.values()) for times in known) > SECONDS_PER_MODEL:
             break
         batch = np.ascontiguousarray(np.resize(images, (n, *images.shape[1:])))
-        backend.run(batch, level)
         before = time.monotonic()
-        found[n] = _median_under_load(backend, batch, level, engines)
+        taken: dict[str, list[float]] = {level: [] for level in levels}
+        for turn in range(TURNS + 1):
+            for level in levels:
+                if turn == 0:
+                    backend.run(batch, level)
+                else:
+                    taken[level] += _under_load(backend, batch, level, engines)
+        for level in levels:
+            found[level][n] = float(np.median(taken[level]))
         used += time.monotonic() - before
     return found
 
 
-def _median_under_load(backend: Backend, batch: Images, level: str, engines: int) -> float:
+def slower(measured: dict[str, dict[int, float]]) -> dict[str, str]:
+    """Of levels with their times by batch size, highest level first: those not worth offering, and why.
+
+    A level has to be faster than the next higher one that is offered, on average over the batch sizes.
+    """
+    offered, *rest = measured
+    left_out: dict[str, str] = {}
+    for level in rest:
+        ratios = [measured[level][n] / measured[offered][n] for n in measured[offered]]
+        ratio = float(np.exp(np.mean(np.log(ratios))))
+        if ratio < FASTER:
+            offered = level
+        else:
+            left_out[level] = f"takes {ratio:.2f} of the time of {offered} here"
+    return left_out
+
+
+def _under_load(backend: Backend, batch: Images, level: str, engines: int) -> list[float]:
+    """Seconds of runs for a while, by all engines at once."""
     taken: list[float] = []
     failures: list[Exception] = []
-    until = time.monotonic() + SECONDS_PER_SIZE
+    until = time.monotonic() + SECONDS_PER_TURN
 
     def engine() -> None:
         runs = 0
         try:
+            backend.run(batch, level)  # what a change of level costs is not the level's own
             while runs < LEAST_RUNS or time.monotonic() < until:
                 before = time.monotonic()
                 backend.run(batch, level)
@@ -132,7 +164,7 @@ def _median_under_load(backend: Backend, batch: Images, level: str, engines: int
         thread.join()
     if failures:
         raise failures[0]
-    return float(np.median(taken))
+    return taken
 
 
 def fit(seconds: dict[int, float]) -> tuple[float, float]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.backends.base import Artefact, Backend, Images, Outputs, error_from_library
+from service.backends.base import Artefact, Backend, Images, Inputs, Outputs
+from service.backends.failure import error_from_library
 
 
 def load(artefact: Artefact, precision: str) -> Backend:
@@ -41,9 +42,9 @@ class OnnxRuntime(Backend):
         self._session = session
         self._names = [output.name for output in session.get_outputs()]
 
-    def _run(self, images: Images, level: str) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs) -> Outputs:
         try:
-            values = self._session.run(self._names, {"images": images})
+            values = self._session.run(self._names, {"images": images, **inputs})
         except Exception as error:
             raise error_from_library(error) from error
         return dict(zip(self._names, values, strict=True))

@@ -22,7 +22,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What came of it. `refused` says in a few words why the variant cannot be used; empty when it can.
 
     `transient` says that another try may end otherwise, `share` and `score` are the agreement with the reference,
-    `images_per_second` the best of all batch sizes with all engines busy, `timings` one profile per level.
+    `images_per_second` the best of all batch sizes with all engines busy, `timings` one profile per level that is
+    offered, highest first; `left_out` says of each other level why it is not.
     """
 
     variant: str
@@ -33,3 +34,4 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_seconds: float = 0.0
     images_per_second: float = 0.0
     timings: tuple[Timing, ...] = ()
+    left_out: dict[str, str] = {}

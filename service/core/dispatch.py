@@ -16,6 +16,7 @@ import msgspec
 from service.core import admission, batching, isolation
 from service.core.admission import Load
 from service.core.batching import Profile
+from service.core.lanes import Lane, Lanes
 from service.core.queue import DeadlineQueue, Item, LaneKey, State
 from service.errors import Refusal
 
@@ -55,39 +56,15 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 Action = StartDecode | StartRun | Answer
 
 
-class _Lane:
-    """One lane's queue, its profile, and batches that must run as they are."""
-
-    def __init__(self, key: LaneKey, profile: Profile, max_batch: int) -> None:
-        self.key = key
-        self.profile = profile
-        self.max_batch = max_batch
-        self.queue = DeadlineQueue()
-        self.retries: deque[list[Item]] = deque()
-
-    @property
-    def cap(self) -> int:
-        return self.profile.cap(self.max_batch)
-
-    def retry_head(self) -> Item | None:
-        """First live item of the first retry batch; batches whose items are all answered are dropped."""
-        while self.retries:
-            for item in self.retries[0]:
-                if item.state is State.QUEUED:
-                    return item
-            self.retries.popleft()
-        return None
-
-
 class _Batch(msgspec.Struct):
-    lane: _Lane
+    lane: Lane
     items: list[Item]
 
 
 class _Worker:
     def __init__(self, engines: int, lanes: Iterable[LaneKey]) -> None:
         self.engines = engines
-        self.lanes = tuple(lanes)
+        self.lanes = frozenset(lanes)
         self.running: dict[int, _Batch] = {}
 
 
@@ -101,7 +78,7 @@ class Dispatcher:
         self._decode_queue = DeadlineQueue()
         self._decoders: dict[int, deque[Item]] = {}
         self._decode_seconds = _DECODE_SECONDS
-        self._lanes: dict[LaneKey, _Lane] = {}
+        self._lanes = Lanes()
         self._workers: dict[int, _Worker] = {}
         self._batches = 0
         self._actions: list[Action] = []
@@ -116,11 +93,16 @@ class Dispatcher:
     @property
     def queued(self) -> int:
         """Items that wait for a decoder or for a worker."""
-        return len(self._decode_queue) + sum(self._waiting(lane) for lane in self._lanes.values())
+        return len(self._decode_queue) + sum(lane.waiting for lane in self._lanes.busy())
 
     def serves(self, lane: LaneKey) -> bool:
-        """True once some worker has offered the lane; it stays true while that worker restarts."""
+        """True once some worker has offered the lane (it stays true while that worker restarts), and while one opened
+        on demand is kept."""
         return lane in self._lanes
+
+    def demand(self, lane: LaneKey, like: LaneKey, share: float) -> None:
+        """Have a lane on demand, see Lanes.demand. Raises Refusal."""
+        self._lanes.demand(lane, like, share)
 
     def ready(self) -> bool:
         """A decoder and a worker are there."""
@@ -145,9 +127,9 @@ class Dispatcher:
         undecoded = len(self._decode_queue) + sum(len(held) for held in self._decoders.values())
         engines = max(sum(worker.engines for worker in self._workers.values()), 1)
         work = 0.0
-        for lane in self._lanes.values():
+        for lane in self._lanes.busy():
             cap = lane.cap
-            work += self._waiting(lane) * lane.profile.seconds(cap) / cap
+            work += lane.waiting * lane.profile.seconds(cap) / cap
         for worker in self._workers.values():
             work += sum(batch.lane.profile.seconds(len(batch.items)) for batch in worker.running.values()) / 2
         lane = self._lanes[key]
@@ -187,11 +169,7 @@ class Dispatcher:
         """A worker is attached and serves these lanes."""
         self.worker_down(now, worker)
         for key, profile in profiles.items():
-            if key not in self._lanes:
-                self._lanes[key] = _Lane(key, profile, max_batch)
-            else:
-                self._lanes[key].profile = profile
-                self._lanes[key].max_batch = max_batch
+            self._lanes.offer(key, profile, max_batch)
         self._workers[worker] = _Worker(engines, profiles)
         self._feed_workers(now)
 
@@ -218,6 +196,7 @@ class Dispatcher:
         admission.try_admit(now, deadline, len(self._items), self._limit, self.load(lane))
         item = Item(id, lane, deadline, priority, now)
         self._items[id] = item
+        self._lanes.enter(item)
         heapq.heappush(self._deadlines, (deadline, id))
         return item
 
@@ -295,6 +274,7 @@ class Dispatcher:
             self._lanes[item.lane].queue.remove(item)
         item.state = State.ANSWERED
         del self._items[item.id]
+        self._lanes.leave(item)
         self._actions.append(Answer(item, refusal))
 
     def _feed_decoders(self, now: float) -> None:
@@ -322,11 +302,11 @@ class Dispatcher:
             index, worker, lane = choice
             self._start(now, index, worker, lane)
 
-    def _next(self) -> tuple[int, _Worker, _Lane] | None:
+    def _next(self) -> tuple[int, _Worker, Lane] | None:
         """The worker with the most room, and of its lanes the one with the most urgent item."""
-        best: tuple[int, int, _Worker, _Lane] | None = None
+        best: tuple[int, int, _Worker, Lane] | None = None
         for index, worker in self._workers.items():
-            lane = self._urgent(worker.lanes)
+            lane = self._urgent(worker)
             if lane is None:
                 continue
             room = worker.engines - len(worker.running)
@@ -336,18 +316,19 @@ class Dispatcher:
                 best = (room, index, worker, lane)
         return best[1:] if best else None
 
-    def _urgent(self, keys: tuple[LaneKey, ...]) -> _Lane | None:
+    def _urgent(self, worker: _Worker) -> Lane | None:
         best: tuple[int, float, int] | None = None
-        chosen: _Lane | None = None
-        for key in keys:
-            lane = self._lanes[key]
+        chosen: Lane | None = None
+        for lane in self._lanes.busy():
+            if lane.like not in worker.lanes:
+                continue
             for head in (lane.retry_head(), lane.queue.head()):
                 if head is not None and (best is None or (head.priority, head.deadline, head.id) < best):
                     best = (head.priority, head.deadline, head.id)
                     chosen = lane
         return chosen
 
-    def _start(self, now: float, index: int, worker: _Worker, lane: _Lane) -> None:
+    def _start(self, now: float, index: int, worker: _Worker, lane: Lane) -> None:
         reason: CloseReason
         if lane.retry_head() is not None:
             items = [item for item in lane.retries.popleft() if item.state is State.QUEUED]
@@ -370,11 +351,7 @@ class Dispatcher:
         holder = self._workers.get(worker)
         return holder.running.pop(batch_id, None) if holder else None
 
-    def _retry(self, lane: _Lane, items: Sequence[Item]) -> None:
+    def _retry(self, lane: Lane, items: Sequence[Item]) -> None:
         for item in items:
             item.state = State.QUEUED
         lane.retries.append(list(items))
-
-    def _waiting(self, lane: _Lane) -> int:
-        retried = sum(1 for batch in lane.retries for item in batch if item.state is State.QUEUED)
-        return len(lane.queue) + retried

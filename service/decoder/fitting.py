@@ -21,18 +21,19 @@ class Placing(NamedTuple):
 def place(width: int, height: int, fitting: Fitting) -> Placing:
     """Place a displayed image of `width` x `height` pixels.
 
-    crop: the short side fits, the middle is kept. stretch: the whole image, its aspect lost. letterbox: the whole
-    image, its aspect kept to whole pixels, centred on the fill.
+    crop: the short side fits, the middle is kept. stretch: the whole image, its aspect lost. Of both, the middle
+    `keep` of each side. letterbox: the whole image, its aspect kept to whole pixels, centred on the fill.
     """
-    source: Box = (0.0, 0.0, float(width), float(height))
+    across, down = float(width), float(height)
     target = (0, 0, fitting.width, fitting.height)
-    box = source
     if fitting.fit == "crop":
-        across = min(width, height * fitting.width / fitting.height)
-        down = min(height, width * fitting.height / fitting.width)
-        left, top = (width - across) / 2, (height - down) / 2
-        box = source = (left, top, left + across, top + down)
-    elif fitting.fit == "letterbox":
+        across = min(across, height * fitting.width / fitting.height)
+        down = min(down, width * fitting.height / fitting.width)
+    if fitting.fit != "letterbox":
+        across, down = across * fitting.keep, down * fitting.keep
+    left, top = (width - across) / 2, (height - down) / 2
+    box = source = (left, top, left + across, top + down)
+    if fitting.fit == "letterbox":
         scale = min(fitting.width / width, fitting.height / height)
         columns = min(fitting.width, max(1, int(width * scale + 0.5)))
         rows = min(fitting.height, max(1, int(height * scale + 0.5)))

@@ -33,6 +33,7 @@ _SPARE = 4
 _GAP = 6.0
 """Larger images of other formats are first averaged down to at least this many pixels per pixel of the target."""
 
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _FLIPS_COLUMNS, _FLIPS_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -95,13 +96,13 @@ def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, fitting:
     if isinstance(image, Image.Image) and image.width * image.height <= EXACT_PIXELS:
         image = _array(image)
     if isinstance(image, np.ndarray):
-        resample(_oriented(image, header.orientation), source, content)
+        resample(_oriented(image, header.orientation), source, content, fitting.filter)
         return
     # As an array the largest images would take twice their memory. Through a float32 in Pillow the box may end up a
     # hair beyond the image, which it would refuse.
     upright = _transposed(image, header.orientation)
     source = (source[0], source[1], min(source[2], upright.width), min(source[3], upright.height))
-    small = upright.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, source, reducing_gap=_GAP)
+    small = upright.resize((x1 - x0, y1 - y0), _FILTERS[fitting.filter], source, reducing_gap=_GAP)
     content[:] = _array(small)
 
 

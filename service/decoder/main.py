@@ -109,7 +109,7 @@ class Decoder:
             log.event("decode_failed", severity="error", error=type(error).__name__)
             seconds = time.monotonic() - started
             return Undecoded(work.id, "undecodable_image", "the image could not be decoded", seconds)
-        return Decoded(work.id, work.generation, geometry, time.monotonic() - started)
+        return Decoded(work.id, geometry, time.monotonic() - started)
 
 
 def return_memory() -> None:

@@ -1,4 +1,4 @@
-"""Antialiased bicubic resampling in numpy, equal to Pillow's to one step of 255 and about twice as fast.
+"""Antialiased resampling in numpy, equal to Pillow's to one step of 255 and about twice as fast.
 
 Each axis is a banded matrix. Cut into blocks of a few outputs, a band is a list of small dense matrices, and a pass
 is one matrix product per block, which BLAS runs at full vector width. As in Pillow, the result of the first pass is
@@ -41,16 +41,26 @@ def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def _band(size: int, outputs: int, low: float, high: float, step: int) -> list[_Block]:
+def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The triangle, at distances x >= 0."""
+    return np.maximum(1 - x, 0.0)
+
+
+_KERNELS = {"bicubic": (_bicubic, 2), "bilinear": (_bilinear, 1)}
+"""Kernel and how far it reaches."""
+
+
+def _band(size: int, outputs: int, low: float, high: float, filter: str, step: int) -> list[_Block]:
     """The matrix that resamples low..high of an axis of `size` pixels to `outputs` pixels, in blocks of `step`."""
+    kernel, reach = _KERNELS[filter]
     scale = (high - low) / outputs
     stretch = max(scale, 1.0)
     centre = low + (np.arange(outputs) + 0.5) * scale
-    first = np.maximum((centre - 2 * stretch + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + 2 * stretch + 0.5).astype(np.int64), size)
+    first = np.maximum((centre - reach * stretch + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + reach * stretch + 0.5).astype(np.int64), size)
     taps = int((last - first).max())
     index = first[:, None] + np.arange(taps)
-    weights = _bicubic(np.abs((index - centre[:, None] + 0.5) / stretch))
+    weights = kernel(np.abs((index - centre[:, None] + 0.5) / stretch))
     weights[index >= last[:, None]] = 0
     weights /= weights.sum(1, keepdims=True)
     blocks = []
@@ -63,10 +73,10 @@ def _band(size: int, outputs: int, low: float, high: float, step: int) -> list[_
     return blocks
 
 
-def _across(size: int, outputs: int, low: float, high: float) -> list[_Block]:
+def _across(size: int, outputs: int, low: float, high: float, filter: str) -> list[_Block]:
     """The band of the horizontal pass, as right-hand matrices over interleaved RGB: [3 * inputs, 3 * outputs]."""
     blocks = []
-    for start, stop, first, last, weights in _band(size, outputs, low, high, _ACROSS):
+    for start, stop, first, last, weights in _band(size, outputs, low, high, filter, _ACROSS):
         spread = np.zeros((last - first, 3, stop - start, 3), np.float32)
         for channel in range(3):
             spread[:, channel, :, channel] = weights.T
@@ -74,19 +84,21 @@ def _across(size: int, outputs: int, low: float, high: float) -> list[_Block]:
     return blocks
 
 
-def _down(size: int, outputs: int, low: float, high: float) -> list[_Block]:
+def _down(size: int, outputs: int, low: float, high: float, filter: str) -> list[_Block]:
     """The band of the vertical pass, as left-hand matrices [outputs, inputs]."""
-    return _band(size, outputs, low, high, _DOWN)
+    return _band(size, outputs, low, high, filter, _DOWN)
 
 
 _kept_across = lru_cache(maxsize=8)(_across)
 _kept_down = lru_cache(maxsize=8)(_down)
 
 
-def resample(image: NDArray[np.uint8], box: tuple[float, float, float, float], out: NDArray[np.uint8]) -> None:
+def resample(
+    image: NDArray[np.uint8], box: tuple[float, float, float, float], out: NDArray[np.uint8], filter: str = "bicubic"
+) -> None:
     """Fill `out` [h, w, 3] with the part `box` (x0, y0, x1, y1, inside the image) of `image` [H, W, 3].
 
-    Both may be views with any strides.
+    Both may be views with any strides. `filter` is `bicubic` or `bilinear`.
     """
     if _vertical_first(image.shape, out.shape):
         image, out = image.transpose(1, 0, 2), out.transpose(1, 0, 2)
@@ -95,8 +107,8 @@ def resample(image: NDArray[np.uint8], box: tuple[float, float, float, float], o
     rows, columns = out.shape[:2]
     # Cameras and loaders repeat their sizes. Large bands take megabytes, and next to their images no time.
     keep = max(width, height) <= _KEPT
-    across = (_kept_across if keep else _across)(width, columns, box[0], box[2])
-    down = (_kept_down if keep else _down)(height, rows, box[1], box[3])
+    across = (_kept_across if keep else _across)(width, columns, box[0], box[2], filter)
+    down = (_kept_down if keep else _down)(height, rows, box[1], box[3], filter)
     left, right = across[0].first, max(block.last for block in across)
     top, bottom = down[0].first, max(block.last for block in down)
     narrow = np.empty((bottom - top, columns * 3), np.float32)

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import Response
 
 from models.manifest import Manifest
+from service.core.levels import Level
 from service.errors import Refusal
 from service.gateway.engine import Outcome
 from service.wire import messages
@@ -19,20 +20,24 @@ _CLOSING = ("body_too_large", "slow_upload")
 
 
 def answer(
-    request_id: str, manifest: Manifest, level: str, backend: str, outcome: Outcome, seconds: float
+    request_id: str, manifest: Manifest, level: Level, backend: str, outcome: Outcome, seconds: float
 ) -> dict[str, Any]:
     """One image's part of an answer: its result, or its error."""
     if outcome.refusal or outcome.result is None:
         refusal = outcome.refusal or Refusal("internal", "the result was lost")
         return _error(refusal, request_id)
+    explained = {"explain": {"tokens": _tokens(outcome.tokens)}} if outcome.tokens else {}
     return {
         "request_id": request_id,
         "model": manifest.name,
         "version": manifest.version,
         "task": manifest.task,
-        "level": level,
+        "level": level.spelled,
+        "tokens": level.tokens,
+        "gmacs": round(level.gmacs, 4),
         "backend": backend,
         **_result(manifest.labels, outcome.result),
+        **explained,
         "timing_ms": {name: round(value * 1000, 3) for name, value in _timing(outcome, seconds).items()},
     }
 
@@ -78,6 +83,10 @@ def _result(labels: list[str], result: messages.Result) -> dict[str, Any]:
             entry["polygons"] = segment.polygons
         segments.append(entry)
     return {"size": result.size, "mask": mask, "segments": segments}
+
+
+def _tokens(tokens: messages.TokenMap) -> dict[str, Any]:
+    return {"grid": tokens.grid, "groups": {"format": "rle", "runs": tokens.runs}, "sizes": tokens.sizes}
 
 
 def _error(refusal: Refusal, request_id: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import msgspec
 from service.config import Limits
 from service.core.batching import Profile
 from service.core.dispatch import DECODER_DEPTH, Answer, CloseReason, Dispatcher, StartDecode, StartRun
+from service.core.levels import Level
 from service.core.queue import Item, LaneKey
 from service.errors import STATUS, Refusal, WireError
 from service.gateway.catalogue import Catalogue, Entry
@@ -34,16 +35,22 @@ class Ask(msgspec.Struct, frozen=True):
     """What a request wants, protocol aside."""
 
     entry: Entry
-    lane: LaneKey
+    level: Level
     deadline: float
     priority: int
     options: Options
+
+    @property
+    def lane(self) -> LaneKey:
+        """Where its items queue."""
+        return self.entry.lane(self.level)
 
 
 class Outcome(msgspec.Struct):
     """What became of one image; times are seconds."""
 
     result: messages.Result | None = None
+    tokens: messages.TokenMap | None = None
     refusal: Refusal | None = None
     decode: float = 0.0
     queue: float = 0.0
@@ -129,6 +136,7 @@ class Engine:
     def admit(self, ask: Ask) -> Ticket:
         """Take one image in before its body is read. Raises Refusal."""
         now = self.clock()
+        self._core.demand(ask.lane, ask.entry.lane(ask.entry.highest), ask.entry.share(ask.level))
         item = self._core.admit(now, next(self._ids), ask.lane, ask.deadline, ask.priority)
         ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome())
         self._tickets[item.id] = ticket
@@ -149,9 +157,11 @@ class Engine:
         self._core.cancel(self.clock(), ticket.item)
         self._act()
 
-    def queue_delay(self, lane: LaneKey) -> float:
-        """Predicted seconds until a new request of this lane would be answered; 0 before it is loaded."""
-        return self._core.load(lane).seconds if self._core.serves(lane) else 0.0
+    def queue_delay(self, entry: Entry) -> float:
+        """Predicted seconds until a new request of this model would be answered at its default level (the highest,
+        while the default one has no lane); 0 before it is loaded."""
+        lanes = (entry.lane(entry.level(None, None)), entry.lane(entry.highest))
+        return next((self._core.load(lane).seconds for lane in lanes if self._core.serves(lane)), 0.0)
 
     @property
     def queued(self) -> int:
@@ -240,6 +250,7 @@ class Engine:
             ticket.outcome.post = ran.post
             if isinstance(done, messages.Done):
                 ticket.outcome.result = done.result
+                ticket.outcome.tokens = done.tokens
             else:
                 failures[done.id] = Refusal(done.code, done.message)
         self._end_batch(ran.batch)
@@ -272,14 +283,7 @@ class Engine:
         self._pool.send(
             "decoder",
             action.decoder,
-            messages.Decode(
-                action.item.id,
-                ticket.body_slot,
-                size,
-                ticket.slot.index,
-                ticket.slot.generation,
-                ticket.ask.entry.fitting,
-            ),
+            messages.Decode(action.item.id, ticket.body_slot, size, ticket.slot.index, ticket.ask.entry.fitting),
         )
 
     def _start_run(self, action: StartRun) -> None:
@@ -298,7 +302,7 @@ class Engine:
                     ticket.item.id, ticket.slot.index, ticket.slot.generation, ticket.geometry, ticket.ask.options
                 )
             )
-        self._metrics.batch(action.lane.model, action.lane.level, len(works), action.reason)
+        self._metrics.batch(action.lane.model, tickets[0].ask.level.label, len(works), action.reason)
         self._pool.send(
             "worker", action.worker, messages.Run(action.batch, action.lane.model, action.lane.level, works)
         )

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from service import log
 from service.config import Config
 from service.core.drain import Drain
+from service.core.levels import Level
 from service.core.queue import PRIORITIES
 from service.errors import Refusal
 from service.gateway import answers, body, schemas
@@ -29,7 +30,6 @@ from service.metrics import Metrics
 from service.wire import messages
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ASKED = {"default", "auto", "full", "high", "balanced", "fast"}
 
 
 @dataclass(slots=True)
@@ -57,15 +57,20 @@ class Call:
     task: str
     started: float
     request_id: str
-    asked: str = ""
+    asked: str = "none"
     entry: Entry | None = None
-    level: str = "none"
+    level: Level | None = None
     sizes: list[int] = field(default_factory=list)
 
     @property
     def model(self) -> str:
         """For logs and metrics: a known model's name, or `none`."""
         return self.entry.manifest.name if self.entry else "none"
+
+    @property
+    def level_label(self) -> str:
+        """For metrics: the level's label, or `none`."""
+        return self.level.label if self.level else "none"
 
 
 def request_id(request: Request) -> str:
@@ -88,7 +93,7 @@ async def handle(request: Request, task: str) -> Response:
         return _refused(call, Refusal("internal", "an internal error; the operator can find it by the request id"))
     if len(outcomes) == 1 and outcomes[0].refusal:
         return _refused(call, outcomes[0].refusal, outcomes[0])
-    return _answered(call, ask.entry, outcomes)
+    return _answered(call, ask, outcomes)
 
 
 def _ask(call: Call) -> Ask:
@@ -96,12 +101,13 @@ def _ask(call: Call) -> Ask:
     limits = gateway.config.limits
     options = schemas.parse_options(call.task, request.query_params, request.headers)
     entry = gateway.catalogue.pick(options.model, call.task)
-    call.asked = options.level or "default"
-    lane = entry.lane(options.level, options.min_level)
-    call.entry, call.level = entry, lane.level
+    level = entry.level(options.level, options.min_level)
+    if options.explain and not entry.explains:
+        raise Refusal("bad_option", "explain=tokens: this model merges no tokens")
+    call.entry, call.level, call.asked = entry, level, entry.asked_label(options.level)
     body.check_head(request, limits)
     timeout = min(options.timeout_ms or limits.default_timeout_ms, limits.max_timeout_ms) / 1000
-    return Ask(entry, lane, call.started + timeout, PRIORITIES[options.priority], _result_options(options))
+    return Ask(entry, level, call.started + timeout, PRIORITIES[options.priority], _result_options(options))
 
 
 def _result_options(options: CommonOptions) -> messages.Options:
@@ -142,23 +148,22 @@ def _cancel(engine: Engine, tickets: list[Ticket]) -> None:
             engine.cancel(ticket)
 
 
-def _answered(call: Call, entry: Entry, outcomes: list[Outcome]) -> Response:
+def _answered(call: Call, ask: Ask, outcomes: list[Outcome]) -> Response:
     gateway = call.gateway
     seconds = gateway.engine.clock() - call.started
     for outcome in outcomes:
         if outcome.refusal is None:
             gateway.metrics.stages(outcome.decode, outcome.queue, outcome.infer, outcome.post)
-            gateway.metrics.served(call.model, call.level, call.asked if call.asked in _ASKED else "custom")
+            gateway.metrics.served(call.model, call.level_label, call.asked)
         else:
             gateway.metrics.refused(outcome.refusal.code)
     _finish(call, 200, "ok", seconds, outcomes)
     backend = gateway.catalogue.backend(call.model)
-    given = [
-        answers.answer(call.request_id, entry.manifest, call.level, backend, outcome, seconds) for outcome in outcomes
-    ]
+    described = ask.entry.manifest
+    given = [answers.answer(call.request_id, described, ask.level, backend, one, seconds) for one in outcomes]
     content = msgspec.json.encode(given[0] if len(given) == 1 else given)
     response = Response(content, media_type="application/json")
-    response.headers["X-Squint-Level"] = call.level
+    response.headers["X-Squint-Level"] = ask.level.spelled
     response.headers["Server-Timing"] = answers.server_timing(outcomes[0], seconds)
     return _common(call, response)
 
@@ -179,11 +184,13 @@ def _common(call: Call, response: Response) -> Response:
 
 
 def _finish(call: Call, status: int, outcome: str, seconds: float, outcomes: list[Outcome]) -> None:
-    call.gateway.metrics.request(call.task, call.model, call.level, outcome, seconds)
-    fields: dict[str, Any] = {}
+    call.gateway.metrics.request(call.task, call.model, call.level_label, outcome, seconds)
+    fields: dict[str, Any] = {"level": "none"}
+    if call.level:
+        fields = {"level": call.level.spelled, "tokens": call.level.tokens, "gmacs": call.level.gmacs}
     if outcomes:
         first = outcomes[0]
-        fields = {
+        fields |= {
             "decode_ms": round(first.decode * 1000, 3),
             "queue_ms": round(first.queue * 1000, 3),
             "infer_ms": round(first.infer * 1000, 3),
@@ -195,7 +202,6 @@ def _finish(call: Call, status: int, outcome: str, seconds: float, outcomes: lis
         request_id=call.request_id,
         task=call.task,
         model=call.model,
-        level=call.level,
         status=status,
         outcome=outcome,
         images=len(call.sizes),

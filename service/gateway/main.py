@@ -17,7 +17,6 @@ import uvicorn
 
 from service import child, log
 from service.core.dispatch import Dispatcher
-from service.core.queue import LaneKey
 from service.errors import WireError
 from service.gateway import app, body
 from service.gateway.catalogue import Catalogue
@@ -92,10 +91,7 @@ class Process:
 
     def _delays(self) -> dict[str, float]:
         engine = self._gateway.engine
-        return {
-            name: engine.queue_delay(LaneKey(name, entry.default_level))
-            for name, entry in self._gateway.catalogue.entries.items()
-        }
+        return {name: engine.queue_delay(entry) for name, entry in self._gateway.catalogue.entries.items()}
 
     async def _beat(self) -> None:
         record = self._birth.pulse()

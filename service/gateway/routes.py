@@ -84,6 +84,7 @@ async def show_model(request: Request, name: schemas.Name) -> Response:
 
 def _describe(gateway: Gateway, entry: Entry) -> dict[str, Any]:
     manifest = entry.manifest
+    offered = {level.spelled for level in entry.offered}
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -91,7 +92,8 @@ def _describe(gateway: Gateway, entry: Entry) -> dict[str, Any]:
         "licence": manifest.licence,
         "backend": gateway.catalogue.backend_detail(manifest.name),
         "default_level": entry.default_level,
-        "levels": manifest.levels,
+        "levels": [level for level in manifest.levels if level.name in offered],
+        "explicit_levels": entry.grammar or None,
         "labels": manifest.labels,
         "input": manifest.transform,
         "evaluation": manifest.evaluation,

@@ -15,6 +15,7 @@ from service.errors import Refusal
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Side = Annotated[int, Field(ge=1, le=65_535)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Outline = Annotated[list[float], Field(max_length=1_000_000)]
 LevelName = Annotated[str, Field(min_length=1, max_length=200)]
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -27,12 +28,21 @@ class CommonOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Name | None = Field(None, description="Model to use; needed when several serve the task.")
-    level: LevelName | None = Field(None, description="Level to serve at: a named one, or `auto`.")
-    min_level: LevelName | None = Field(None, description="With `level=auto`, the lowest level that is acceptable.")
+    level: LevelName | None = Field(
+        None,
+        description="Level to serve at: a named one, `auto`, or an explicit one; `/v1/models` lists what there is.",
+        examples=["fast", "auto", "tome:8+width:1/2"],
+    )
+    min_level: LevelName | None = Field(
+        None, description="With `level=auto`, the lowest level that is acceptable, by GMACs.", examples=["balanced"]
+    )
     timeout_ms: int | None = Field(
         None, ge=1, le=3_600_000, description="Milliseconds until the answer is of no more use."
     )
     priority: Literal["high", "normal", "low"] = Field("normal", description="Who goes first when there is a queue.")
+    explain: Literal["tokens"] | None = Field(
+        None, description="Have the answer tell which parts of the image were merged, for models that merge tokens."
+    )
 
 
 class ClassifyOptions(CommonOptions):
@@ -85,6 +95,8 @@ def _bounds(kind: type[CommonOptions], name: str) -> str:
     """The accepted values of an option in words."""
     schema = kind.model_json_schema()["properties"][name]
     schema = next((part for part in schema.get("anyOf", []) if part.get("type") != "null"), schema)
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     if schema["type"] == "string":
@@ -118,6 +130,31 @@ class Timing(BaseModel):
     total: float = Field(description="From the request's headers to its answer.")
 
 
+class Groups(BaseModel):
+    """The group of each patch, run-length encoded."""
+
+    format: Literal["rle"]
+    runs: list[tuple[Count, Count]] = Field(
+        max_length=1_000_000,
+        description="Pairs of a group and how many patches in a row are of it, reading the grid row by row.",
+        examples=[[[0, 3], [1, 2], [0, 1]]],
+    )
+
+
+class TokenGroups(BaseModel):
+    """Which patches were merged with which; merged ones are of one group."""
+
+    grid: tuple[Side, Side] = Field(description="Rows and columns of patches.", examples=[[14, 14]])
+    groups: Groups
+    sizes: list[Count] = Field(max_length=1_000_000, description="How many patches each group has.", examples=[[4, 2]])
+
+
+class Explanation(BaseModel):
+    """What `explain` asked for."""
+
+    tokens: TokenGroups
+
+
 class AnswerBase(BaseModel):
     """What every answer carries."""
 
@@ -125,9 +162,14 @@ class AnswerBase(BaseModel):
     model: str = Field(max_length=64)
     version: str = Field(max_length=64)
     task: Literal["classify", "detect", "segment"]
-    level: str = Field(max_length=200, description="The level that was served.")
+    level: str = Field(max_length=200, description="The level that was served.", examples=["full", "tome:8+width:1/2"])
+    tokens: int = Field(ge=0, le=1_000_000, description="Tokens left after the model's last block.", examples=[133])
+    gmacs: float = Field(
+        ge=0, description="Cost of an image at this level: 10^9 multiply-accumulates.", examples=[0.52]
+    )
     backend: str = Field(max_length=64, description="The backend that ran the model.")
     timing_ms: Timing
+    explain: Explanation | None = Field(None, description="With `explain=tokens`.")
 
 
 class ClassPrediction(BaseModel):

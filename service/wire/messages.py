@@ -86,6 +86,8 @@ class Fitting(Message, frozen=True):
     height: int
     width: int
     fill: tuple[int, int, int]
+    keep: float = 1.0
+    filter: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 class Geometry(Message, frozen=True):
@@ -108,7 +110,6 @@ class Decode(Message, frozen=True):
     body_slot: int
     body_bytes: int
     pixel_slot: int
-    generation: int
     fitting: Fitting
 
 
@@ -116,7 +117,6 @@ class Decoded(Message, frozen=True):
     """The pixels are in the slot. `seconds` is the decoder's own time for this image."""
 
     id: int
-    generation: int
     geometry: Geometry
     seconds: float
 
@@ -144,6 +144,7 @@ class Options(Message, frozen=True):
     threshold: float = 0.3
     max_detections: int = 100
     mask: Literal["rle", "png", "polygons"] = "rle"
+    explain: Literal["tokens"] | None = None
 
 
 class Work(Message, frozen=True):
@@ -218,12 +219,22 @@ class Segmentation(Message, frozen=True):
 Result = Classification | Detections | Segmentation
 
 
+class TokenMap(Message, frozen=True):
+    """Which group each patch of an image ended in. `grid` is the patches' rows and columns; `runs` are pairs of a group
+    and how many patches in a row, read row by row, are of it; `sizes` holds the number of patches of each group."""
+
+    grid: tuple[int, int]
+    runs: list[tuple[int, int]]
+    sizes: list[int]
+
+
 class Done(Message, frozen=True):
-    """One item's result."""
+    """One item's result, and its tokens where they were asked for."""
 
     id: int
     generation: int
     result: Result
+    tokens: TokenMap | None = None
 
 
 class Undone(Message, frozen=True):
@@ -260,7 +271,8 @@ class Timing(Message, frozen=True):
 
 
 class Loaded(Message, frozen=True):
-    """One model that a worker serves."""
+    """One model that a worker serves; `timings` are of the named levels it offers, highest first. It serves explicit
+    levels besides."""
 
     model: str
     backend: str

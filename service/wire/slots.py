@@ -2,8 +2,8 @@
 
 An arena is one memfd, sealed against resizing, so that no process can make another fault on it; it has no name in
 the file system and is gone with the last process that holds it. Only the gateway hands out slots, through
-`SlotTable`; every hand-out has a generation, which travels in each message, so that an answer about an earlier use
-of a slot is recognised and dropped.
+`SlotTable`; every hand-out has a generation, which travels to the worker and back, so that an answer about an earlier
+use of a slot is recognised and dropped.
 """
 
 from __future__ import annotations
@@ -71,12 +71,6 @@ class SlotTable:
         self._free = list(range(slots - 1, -1, -1))
         self._generation = [0] * slots
         self._held = [False] * slots
-        self.slots = slots
-
-    @property
-    def held(self) -> int:
-        """How many slots are handed out."""
-        return self.slots - len(self._free)
 
     def acquire(self) -> Slot | None:
         """A free slot, or None when all are held."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from service import log
 from service.backends.base import BackendError, Images, Outputs
-from service.wire.messages import Done, Ran, Run, RunFailed, Undone, Work
+from service.tasks import tokens
+from service.wire.messages import Done, Ran, Run, RunFailed, Timing, Undone, Work
 from service.wire.slots import Arena
 from service.worker.guard import Guard
 from service.worker.load import Model
@@ -30,13 +31,14 @@ class Bench:
         Raises BackendError of kind `fatal` only, after which the process must end.
         """
         model = self._models.get(run.model)
-        if model is None or run.level not in model.timings:
+        timing = model.timing(run.level) if model else None
+        if model is None or timing is None:
             code = "unknown_model" if model is None else "unknown_level"
             undone = [_undone(work, code, "this worker does not serve it") for work in run.items]
             return Ran(run.batch, [*undone], 0.0, 0.0)
-        guard.run(model.timings[run.level], len(run.items))
+        guard.run(timing, len(run.items))
         try:
-            return self._run(run, model, guard)
+            return self._run(run, model, timing, guard)
         except MemoryError:
             return RunFailed(run.batch, "oom")
         except BackendError as error:
@@ -51,7 +53,7 @@ class Bench:
             )
             return RunFailed(run.batch, "batch")
 
-    def _run(self, run: Run, model: Model, guard: Guard) -> Ran:
+    def _run(self, run: Run, model: Model, timing: Timing, guard: Guard) -> Ran:
         works, images, answers = self._gather(run.items, model)
         infer = post = 0.0
         while works:
@@ -61,7 +63,7 @@ class Bench:
             except BackendError as error:
                 infer += time.monotonic() - before
                 works, images = _without_guilty(error, works, images, answers)
-                guard.run(model.timings[run.level], len(works))
+                guard.run(timing, len(works))
                 continue
             ran = time.monotonic()
             for number, work in enumerate(works):
@@ -106,7 +108,11 @@ def _without_guilty(
 def _result(model: Model, work: Work, outputs: Outputs, number: int) -> Answered:
     try:
         own = {name: outputs[name][number] for name in model.task.outputs}
-        return Done(work.id, work.generation, model.task.result(own, work.geometry, work.options))
+        result = model.task.result(own, work.geometry, work.options)
+        if not work.options.explain:
+            return Done(work.id, work.generation, result)
+        groups = tokens.token_map(outputs[tokens.OUTPUT][number], model.manifest.transform)
+        return Done(work.id, work.generation, result, groups)
     except MemoryError:
         raise
     except Exception as error:  # whatever one image's outputs do to a task, its neighbours get their answers

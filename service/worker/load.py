@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models import manifest
+from models.levels import LevelError, plan
 from models.manifest import Manifest, ManifestError
 from service import log
 from service.backends import registry
@@ -21,12 +22,10 @@ from service.backends.base import Artefact, Backend, BackendError
 from service.backends.choose import Report, choose, try_apart
 from service.backends.trial import Measured, Trial
 from service.config import Config
+from service.core.batching import Profile
 from service.errors import ConfigError
 from service.tasks.registry import TASKS, Task
 from service.wire.messages import Loaded, Timing
-
-WORTH = 0.05
-"""As in the gateway's dispatcher: one more item in a batch must raise throughput by at least this share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,17 @@ class Model:
     def image_bytes(self) -> int:
         """Bytes of one image in a slot."""
         return self.manifest.transform.height * self.manifest.transform.width * 3
+
+    def timing(self, level: str) -> Timing | None:
+        """The profile of a level; for an explicit one, that of the highest level, which takes no less; None for a
+        level it does not serve."""
+        if level in self.timings:
+            return self.timings[level]
+        try:
+            plan(level, self.manifest.trunk)
+        except LevelError:
+            return None
+        return next(iter(self.timings.values()))
 
     def loaded(self) -> Loaded:
         """What the gateway is told."""
@@ -89,6 +99,7 @@ def load(config: Config, name: str, directory: Path, slot_bytes: int, progress: 
         raise ConfigError(f"model {name}: {wanted} cannot run it: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"model {name}: {str(error).removeprefix(f'model {name}: ')}") from None
+    backend.settle()
     _give_back_memory()
     seconds = time.monotonic() - before
     log.event("model_loaded", model=name, version=described.version, backend=backend.name, seconds=seconds)
@@ -136,18 +147,10 @@ def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None
 
     with ThreadPoolExecutor(engines) as pool:
         for level, timing in model.timings.items():
-            for size in sorted({1, min(largest_that_pays(timing), max_batch)}):
+            for size in sorted({1, Profile(timing.a, timing.b).cap(max_batch)}):
                 progress()
                 for done in [pool.submit(run, size, level) for _ in range(engines)]:
                     done.result()
-
-
-def largest_that_pays(timing: Timing) -> int:
-    """The batch size at which one more item raises throughput by less than WORTH."""
-    n = 1
-    while n < 1024 and timing.a / (n * (timing.a + timing.b * (n + 1))) >= WORTH:
-        n += 1
-    return n
 
 
 def _give_back_memory() -> None:

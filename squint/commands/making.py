@@ -1,4 +1,4 @@
-"""`squint models train, export, toyscape, add`: where models come from."""
+"""`squint models train, export, toyscape`: where our own models come from."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 from models import manifest
 from service import config
-from squint.commands.named import cache, command, later, minutes, needs, whole_number
+from squint.commands.named import cache, command, minutes, needs, whole_number
 from squint.errors import Failure
 
 TASKS: tuple[manifest.Task, ...] = ("classify", "detect", "segment")
+LOOKUP = "toyscape-lookup"
+EXPORTED: dict[str, manifest.Task] = {**{f"toyscape-{task}": task for task in TASKS}, LOOKUP: "classify"}
 
 
 def add(group: Any) -> None:
@@ -52,13 +54,6 @@ def add(group: Any) -> None:
     toyscape.add_argument(
         "--first", type=whole_number(0, 10**9), default=0, metavar="N", help="number of the first scene"
     )
-    adding = command(group, "add", later("add"), "bring a public model in (not in this release)")
-    adding.add_argument("source", metavar="SOURCE", help="timm/NAME, transformers/ID, or onnx FILE")
-    adding.add_argument("file", metavar="FILE", nargs="?", help="the file, for onnx")
-    adding.add_argument("--name", metavar="NAME", help="what clients will call it")
-    adding.add_argument("--task", choices=TASKS, help="what it answers")
-    for flag, what in (("labels", "FILE"), ("transform", "FILE"), ("weights", "random|pretrained|FILE"), ("to", "DIR")):
-        adding.add_argument(f"--{flag}", metavar=what)
 
 
 def train_model(options: argparse.Namespace) -> None:
@@ -81,16 +76,16 @@ def export_model(options: argparse.Namespace) -> None:
     """From the best weights to a model directory."""
     with needs("exporting", "models"):
         from models.export import export
-    task = next((task for task in TASKS if options.name == f"toyscape-{task}"), None)
-    if task is None:
-        raise Failure(f"no model {options.name!r} to export; there are: {', '.join(f'toyscape-{t}' for t in TASKS)}")
+    if options.name not in EXPORTED:
+        raise Failure(f"no model {options.name!r} to export; there are: {', '.join(EXPORTED)}")
     runs = cache(options) / "runs"
-    candidates = [runs / run / "best.safetensors" for run in (options.name, "toyscape")]
+    trained = [options.name] if options.name == LOOKUP else [options.name, "toyscape"]
+    candidates = [runs / run / "best.safetensors" for run in trained]
     weights = Path(options.weights) if options.weights else next((path for path in candidates if path.exists()), None)
     if weights is None or not weights.is_file():
         raise Failure(f"no weights in {weights or runs}; make them with: squint models train {options.name}")
     root = Path(options.to) if options.to else Path(config.load().models[0])
-    print(f"wrote {export(task, weights, root)}")
+    print(f"wrote {export(EXPORTED[options.name], weights, root, options.name)}")
 
 
 def draw_sheet(options: argparse.Namespace) -> None:

@@ -86,7 +86,7 @@ def verify_model(options: argparse.Namespace) -> None:
     """Every byte against its digest, then every backend against the reference answers."""
     directory, model = the_model(options)
     for name in model.files:
-        manifest.read_file(directory, model, name)
+        manifest.check_file(directory, model, name)
     print(f"{model.name} version {model.version}: the manifest and {len(model.files)} files are intact")
     if options.files:
         return

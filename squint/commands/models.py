@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from squint.commands import looking, making, measuring
+from squint.commands import adding, looking, making, measuring
 
 
 def add(commands: Any) -> None:
     """Describe the group and its commands."""
     group = commands.add_parser(
         "models",
-        help="list, check, evaluate, train and export models",
+        help="list, check, evaluate, train, export and add models",
         description="Work with models. A model is a directory NAME/VERSION with a manifest; NAME is its name here.",
         allow_abbrev=False,
     ).add_subparsers(metavar="COMMAND", required=True)
     looking.add(group)
     measuring.add(group)
     making.add(group)
+    adding.add(group)

@@ -57,15 +57,6 @@ def minutes(text: str) -> float:
     return value
 
 
-def later(name: str) -> Run:
-    """In place of a command that a later release brings."""
-
-    def run(options: argparse.Namespace) -> int:
-        raise Failure(f"models {name}: not available in this release")
-
-    return run
-
-
 def all_models(options: argparse.Namespace) -> dict[str, Path]:
     """Model name -> directory."""
     return manifest.find([Path(root) for root in config.load({"models": options.models}).models])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,7 +68,7 @@ class Offline(Source):
         self.backend = open_backend(backend, Artefact(manifest=self.manifest, graph=graph, engines=1))
         self.level = level
         transform = self.manifest.transform
-        self.fitting = Fitting(transform.fit, transform.height, transform.width, transform.fill)
+        self.fitting = Fitting(**msgspec.structs.asdict(transform))
         self.limits = Limits()
 
     def ask(self, jpeg: bytes) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,15 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import save
 
 from models import manifest
-from models.manifest import Manifest, Task
+from models.levels import Trunk, plan
+from models.manifest import Level, Manifest, Task
 from tests.contract.graphs import Shape, graph
 
 LABELS = ["background", "disc", "star", "cup", "key"]
 TOLERANCE = manifest.Tolerance(agreement=0.95, score=0.05)
+FULL = Level(name="full", gmacs=0.001, tokens=17)
+TRUNK = Trunk(blocks=4, width=64, hidden=256, patches=64, prefix=1, fixed=1_000_000, merge=True, shares=("1/2",))
+"""Of a transformer that sees 32 x 32 pixels in 8 x 8 patches."""
 
 
 def images(count: int, side: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -35,9 +39,22 @@ def tiny(root: Path, task: Task, name: str = "", tolerance: manifest.Tolerance =
     return write(root, name or f"tiny-{task}", task, shape.side, data, {"images": pictures, **outputs}, tolerance)
 
 
-def fake(root: Path, task: Task = "classify", name: str = "", side: int = 32) -> Path:
-    """A model without a network; returns its directory."""
-    return write(root, name or f"fake-{task}", task, side, b"no graph", {"images": images(1, side)}, TOLERANCE)
+def fake(
+    root: Path, task: Task = "classify", name: str = "", side: int = 32, levels: Mapping[str, str] | None = None
+) -> Path:
+    """A model without a network; returns its directory. `levels` are names, beside `full`, of explicit levels of
+    TRUNK; without them it has no trunk."""
+    spelled = {"full": "full", **(levels or {})}
+    named = [level(word, explicit) for word, explicit in spelled.items()] if levels else [FULL]
+    reference = {"images": images(1, side)}
+    trunk = TRUNK if levels else None
+    return write(root, name or f"fake-{task}", task, side, b"no graph", reference, TOLERANCE, named, trunk)
+
+
+def level(name: str, explicit: str) -> Level:
+    """A named level of a model with TRUNK."""
+    planned = plan(explicit, TRUNK)
+    return Level(name=name, gmacs=round(planned.gmacs, 6), tokens=planned.tokens, explicit=planned.level)
 
 
 def write(
@@ -48,6 +65,8 @@ def write(
     data: bytes,
     reference: Mapping[str, NDArray[Any]],
     tolerance: manifest.Tolerance,
+    levels: Sequence[Level] = (FULL,),
+    trunk: Trunk | None = None,
 ) -> Path:
     """Write NAME/1 under `root`."""
     directory = root / name / "1"
@@ -65,8 +84,9 @@ def write(
         graph="model.onnx",
         reference="reference.safetensors",
         files={file: manifest.describe_file(directory / file) for file in ("model.onnx", "reference.safetensors")},
-        levels=[manifest.Level(name="full", gmacs=0.001, tokens=17)],
+        levels=list(levels),
         tolerance=tolerance,
+        trunk=trunk,
     )
     manifest.write(directory, described)
     return directory

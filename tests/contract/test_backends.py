@@ -178,6 +178,8 @@ def test_a_second_load_from_the_cache_answers_the_same(
     for _ in range(2):
         backend = opened(directories["real classify"], variant, str(tmp_path))
         answers.append(backend.run(models.images(3, 64), "full")["logits"])
+        backend.settle()
+        assert np.array_equal(backend.run(models.images(3, 64), "full")["logits"], answers[-1])
         backend.close()
     assert np.allclose(answers[0], answers[1], atol=1e-6)
     for file in tmp_path.iterdir():

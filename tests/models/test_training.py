@@ -1,5 +1,6 @@
 """Training learns, can be broken off and taken up again, and its views carry true labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from models.backbones.vit import VitConfig  # noqa: E402
+from models.checkpoint import deepened  # noqa: E402
+from models.levels import trace  # noqa: E402
 from models.network import Network  # noqa: E402
 from models.toyscape.store import Store, render_store  # noqa: E402
-from models.trainer import Recipe, Trainer, rate  # noqa: E402
+from models.trainer import Recipe, Trainer, draw_level, rate  # noqa: E402
 from models.validate import mean_iou  # noqa: E402
 from models.views import Views, label_views, sample  # noqa: E402
 
@@ -26,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def trainer() -> Trainer:
     torch.manual_seed(0)
-    return Trainer(Network(SMALL, 14), Recipe(minutes=1000.0, warmup=0.0, small_side=64))
+    return Trainer(Network(SMALL, 14), None, Recipe(minutes=1000.0, warmup=0.0, small_side=64))
 
 
 def views(store: Store, step: int, count: int = 8) -> Views:
@@ -48,7 +51,7 @@ def test_a_resumed_run_goes_on_exactly_where_it_stopped(store: Store, tmp_path: 
     for step in range(3):
         unbroken.update(views(store, step))
     unbroken.save(tmp_path)
-    resumed = Trainer(Network(SMALL, 14), unbroken.recipe)
+    resumed = Trainer(Network(SMALL, 14), None, unbroken.recipe)
     resumed.resume(tmp_path)
     assert (resumed.step, resumed.images) == (3, 24)
     for step in range(3, 5):
@@ -105,3 +108,39 @@ def test_views_are_those_of_their_seed(store: Store) -> None:
 
 def test_mean_iou_by_hand() -> None:
     assert mean_iou(np.array([[3, 1], [0, 4]])) == pytest.approx((3 / 4 + 4 / 5) / 2)
+
+
+def test_a_deepened_network_answers_as_the_shallow_one() -> None:
+    torch.manual_seed(0)
+    shallow, deep = Network(SMALL, 14).eval(), Network(replace(SMALL, depth=5), 14).eval()
+    deep.load_state_dict(deepened(shallow.state_dict(), 2, 5))
+    images = torch.randn(2, 3, 64, 64)
+    for task in ("classify", "segment"):
+        assert torch.allclose(deep(images, task)[0], shallow(images, task)[0], atol=1e-6)
+    with pytest.raises(ValueError, match="5 blocks"):
+        deepened(deep.state_dict(), 5, 2)
+
+
+def test_every_process_draws_the_same_levels_and_some_steps_stay_plain() -> None:
+    recipe = Recipe(merged=0.5, narrow=0.4)
+    config = VitConfig()
+    drawn = [draw_level(recipe, config, 224, step) for step in range(400)]
+    assert drawn == [draw_level(recipe, config, 224, step) for step in range(400)]
+    schedules = [level["merge_counts"] for level in drawn if "merge_counts" in level]
+    assert 150 < len(schedules) < 250
+    assert 100 < sum("hidden" in level for level in drawn) < 220
+    assert sum(level == {} for level in drawn) > 60
+    left = [trace(197, counts)[-1] for counts in schedules]
+    assert min(left) < 40
+    assert max(left) > 150
+
+
+def test_training_learns_with_tokens_merged_and_mlps_halved(store: Store) -> None:
+    torch.manual_seed(0)
+    recipe = Recipe(minutes=1000.0, warmup=0.0, small_side=64, merged=1.0, narrow=0.5)
+    training, batch = Trainer(Network(SMALL, 14), None, recipe), views(store, 0)
+    first = training.update(batch)
+    for _ in range(30):
+        last = training.update(batch)
+    for name, value in first.items():
+        assert last[name] < 0.8 * value, name

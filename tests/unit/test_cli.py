@@ -135,7 +135,13 @@ def test_every_setting_is_a_flag_with_its_variable_and_default_in_the_help(capsy
         (["models", "train", "toyscape", "--minutes", "nan"], 2, "more than 0"),
         (["models", "profile", "shapes", "--models", "ZOO", "--threads", "0"], 2, "--threads 0"),
         (["models", "profile", "shapes", "--models", "ZOO", "--backend", "tpu"], 2, "unknown backend 'tpu'"),
-        (["models", "add", "timm/x", "--name", "x", "--task", "classify"], 1, "not available in this release"),
+        (["models", "add", "timm/x"], 1, "--weights: expected random, pretrained"),
+        (["models", "add", "timm/x", "--weights", "random", "--task", "detect"], 1, "its task is classify"),
+        (["models", "add", "timm/X_Y", "--weights", "random", "--name", "X"], 1, "--name 'X': expected up to 64 of"),
+        (["models", "add", "transformers/x", "--name", "x"], 1, "not available in this release"),
+        (["models", "add", "keras/x"], 1, "expected timm/NAME, or onnx FILE"),
+        (["models", "add", "onnx", "--task", "classify"], 1, "needs FILE, --name, --labels, --transform"),
+        (["models", "add", "onnx", "x", "--task", "paint"], 2, "paint"),
         (["models", "toyscape", "--sheet", "/absent/x.png"], 1, "no such directory"),
         (["load", "http://127.0.0.1:1", "--scenario", "x"], 1, "not available in this release"),
     ],
@@ -271,3 +277,15 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     command = f"{sys.executable} -m squint serve --help | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["timm/vit_tiny_patch16_224", "--weights", "random"], ["onnx", "x.onnx"]])
+def test_without_its_libraries_adding_a_model_names_the_extra(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("timm", "onnx", "models.sources.timm_graph", "models.sources.onnx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    files = ["--name", "x", "--labels", "x", "--transform", "x", "--task", "classify"]
+    code, _, err = run(capsys, "models", "add", *words, *files)
+    assert code == 1
+    assert err.splitlines()[-1].endswith("install the extra 'models': pip install -e '.[models]'")

@@ -39,6 +39,8 @@ class World:
     decoder_dies_every: float = 0.0
     restart: float = 0.5
     in_flight: int = 256
+    schedules: int = 0
+    """How many different explicit levels a tenth of the requests ask for."""
 
 
 EVERY_FAULT = World(
@@ -65,6 +67,8 @@ class Outcome:
     batches: list[int] = field(default_factory=list)
     guilty: set[int] = field(default_factory=set)
     runs_with_answered: int = 0
+    mixed: int = 0
+    """Batches that held items of more than one level."""
     seconds: float = 0.0
 
 
@@ -126,6 +130,9 @@ class Simulation:
     def _arrive(self, now: float, number: int) -> None:
         lane = LANES[number % len(LANES)]
         try:
+            if self.world.schedules and number % 10 == 0:
+                like, lane = lane, LaneKey(lane.model, f"tome:{self.random.randrange(self.world.schedules)}")
+                self.core.demand(lane, like, 0.5)
             item = self.core.admit(now, number, lane, now + self.world.timeout, self.random.randrange(3))
         except Refusal as refusal:
             self._note(number, refusal.code, now, now)
@@ -189,6 +196,7 @@ class Simulation:
         count = len(action.items)
         self.out.batches.append(count)
         self.out.runs_with_answered += sum(item.id in self.out.answered for item in action.items)
+        self.out.mixed += any(item.lane != action.lane for item in action.items)
         engine = min(range(self.world.engines), key=self._engine_free.__getitem__)
         seconds = self.world.a + self.world.b * count
         start = max(now, self._engine_free[engine])

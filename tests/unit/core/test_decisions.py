@@ -8,6 +8,7 @@ from service.core import isolation, levels
 from service.core.admission import Load, try_admit
 from service.core.batching import WORTH, Profile, share
 from service.core.drain import Drain
+from service.core.levels import Level
 from service.core.restart import MAX_DELAY, Restart
 from service.errors import Refusal
 
@@ -88,20 +89,40 @@ def test_a_second_drain_only_shortens() -> None:
     assert drain.phase(1.0) == "closed"
 
 
-@pytest.mark.parametrize(
-    ("asked", "floor", "served"), [(None, None, "fast"), ("full", None, "full"), ("auto", "fast", "full")]
-)
-def test_levels(asked: str | None, floor: str | None, served: str) -> None:
-    assert levels.resolve(asked, floor, "fast", ["full", "fast"]) == served
+def level(name: str, gmacs: float) -> Level:
+    return Level(name, name, name, gmacs, 10)
+
+
+FULL, FAST, BETWEEN, BELOW = level("full", 1.0), level("fast", 0.5), level("tome:2", 0.7), level("tome:9", 0.2)
 
 
 @pytest.mark.parametrize(
-    ("asked", "floor", "code"),
-    [("tiny", None, "unknown_level"), ("auto", "tiny", "unknown_level"), ("full", "fast", "bad_option")],
+    ("asked", "floor", "served"),
+    [
+        (FAST, None, FAST),
+        (BELOW, None, BELOW),
+        (None, None, FULL),
+        (None, FAST, FULL),
+        (None, BETWEEN, FULL),
+        (None, BELOW, FULL),
+    ],
 )
-def test_wrong_levels_are_named(asked: str, floor: str | None, code: str) -> None:
+def test_levels(asked: Level | None, floor: Level | None, served: Level) -> None:
+    assert levels.resolve(asked, floor, [FAST, FULL]) == served
+
+
+def test_auto_is_never_below_the_floor() -> None:
+    assert levels.resolve(None, FULL, [FAST]) == FULL
+    assert levels.resolve(None, BETWEEN, [FAST, BELOW]) == BETWEEN
+
+
+def test_a_floor_is_for_auto_alone() -> None:
     with pytest.raises(Refusal) as refused:
-        levels.resolve(asked, floor, "full", ["full", "fast"])
-    assert refused.value.code == code
-    if code == "unknown_level":
-        assert "full, fast, auto" in refused.value.message
+        levels.resolve(FULL, FAST, [FULL, FAST])
+    assert refused.value.code == "bad_option"
+
+
+def test_who_asks_for_an_unknown_level_is_told_all_there_are() -> None:
+    told = levels.unknown("no such thing; explicit levels are tome:R", ["full", "fast"], "explicit levels are tome:R")
+    assert told == "no such thing; levels are full, fast, auto; explicit levels are tome:R"
+    assert levels.unknown("no such thing", ["full"], "") == "no such thing; levels are full, auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from tests.unit.core.simulation import EVERY_FAULT, Outcome, Simulation, World
 
 
@@ -13,6 +15,7 @@ def simulate(world: World) -> Outcome:
     assert simulation.core.in_flight == 0
     assert out.late == 0, "an answer after the deadline is a 504 instead"
     assert out.runs_with_answered == 0, "answered items never reach a backend"
+    assert out.mixed == 0, "who shares a batch shares a level"
     return out
 
 
@@ -31,6 +34,12 @@ def test_hundred_thousand_requests_through_every_fault() -> None:
     assert set(out.answers) <= {
         "ok", "overloaded", "client_closed_request", "undecodable_image", "unprocessable_image", "deadline_exceeded"
     }  # fmt: skip
+
+
+def test_a_thousand_schedules_through_every_fault() -> None:
+    """A tenth of all requests ask for explicit levels, most of them for one that nobody else asks for just then."""
+    out = simulate(dataclasses.replace(EVERY_FAULT, requests=20_000, schedules=1_000))
+    assert out.answers["ok"] > 6_000
 
 
 def test_overload_keeps_goodput() -> None:

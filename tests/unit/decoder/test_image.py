@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +21,9 @@ FITTINGS = [
     Fitting(fit="crop", height=224, width=224, fill=FILL),
     Fitting(fit="stretch", height=96, width=160, fill=FILL),
     Fitting(fit="letterbox", height=224, width=288, fill=FILL),
+    Fitting(fit="crop", height=96, width=128, fill=FILL, keep=0.8, filter="bilinear"),
 ]
+RESAMPLINGS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def fitted(data: bytes, fitting: Fitting, limits: Limits = LIMITS) -> tuple[Pixels, Geometry]:
@@ -38,7 +42,8 @@ def reference(displayed: Pixels, fitting: Fitting, geometry: Geometry) -> Pixels
     left = top = 0
     if fitting.fit == "crop":
         scale = max(fitting.width / width, fitting.height / height)
-        half = min(width, fitting.width / scale) / 2, min(height, fitting.height / scale) / 2
+        half = [min(width, fitting.width / scale) / 2, min(height, fitting.height / scale) / 2]
+        half = [side * fitting.keep for side in half]
         box = (width / 2 - half[0], height / 2 - half[1], width / 2 + half[0], height / 2 + half[1])
         assert geometry.box == pytest.approx(box)
     elif fitting.fit == "letterbox":
@@ -47,7 +52,7 @@ def reference(displayed: Pixels, fitting: Fitting, geometry: Geometry) -> Pixels
         left, top = (fitting.width - size[0]) // 2, (fitting.height - size[1]) // 2
     result = np.empty((fitting.height, fitting.width, 3), np.uint8)
     result[:] = fitting.fill
-    small = whole.resize(size, Image.Resampling.BICUBIC, box)
+    small = whole.resize(size, RESAMPLINGS[fitting.filter], box)
     result[top : top + size[1], left : left + size[0]] = np.asarray(small)
     return result
 
@@ -106,6 +111,27 @@ def test_orientation_of_fitted_pixels_and_geometry(orientation: int) -> None:
             got,
             reference(upright(image.pixels(save(scene, "JPEG", quality=95), LIMITS), orientation), fitting, geometry),
         )
+
+
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
+def test_to_keep_a_part_is_to_resize_and_crop(filter: Literal["bicubic", "bilinear"]) -> None:
+    """Resize the short side to 256, cut the middle 224 x 224: as most classifiers were evaluated."""
+    scene = photo(800, 512)
+    steps = Image.fromarray(scene).resize((400, 256), RESAMPLINGS[filter]).crop((88, 16, 312, 240))
+    fitting = Fitting(fit="crop", height=224, width=224, fill=FILL, keep=224 / 256, filter=filter)
+    got, geometry = fitted(save(scene, "PNG"), fitting)
+    assert np.abs(got.astype(int) - np.asarray(steps)).max() <= 1
+    assert geometry.box == (176.0, 32.0, 624.0, 480.0)
+
+
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_stretch_keeps_a_part_of_each_side(keep: float) -> None:
+    scene = photo(200, 100)
+    fitting = Fitting(fit="stretch", height=50, width=50, fill=FILL, keep=keep)
+    got, geometry = fitted(save(scene, "PNG"), fitting)
+    box = (100 - 100 * keep, 50 - 50 * keep, 100 + 100 * keep, 50 + 50 * keep)
+    assert geometry.box == box
+    assert_near(got, np.asarray(Image.fromarray(scene).resize((50, 50), Image.Resampling.BICUBIC, box)))
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class Peer:
 
     def ask(self, body: bytes, number: int = 1, slot: int = 0) -> Decoded | Undecoded:
         self.put(slot, body)
-        self.data.send(Decode(number, slot, len(body), slot, 40 + number, FITTING))
+        self.data.send(Decode(number, slot, len(body), slot, FITTING))
         return self.answers(1)[0]
 
     def answers(self, count: int) -> list[Decoded | Undecoded]:
@@ -115,7 +115,7 @@ def test_decodes_into_the_slot_it_was_given(peer: Peer) -> None:
     body = save(photo(200, 150), "JPEG")
     answer = peer.ask(body, number=7, slot=2)
     assert isinstance(answer, Decoded)
-    assert (answer.id, answer.generation) == (7, 47)
+    assert answer.id == 7
     assert (answer.geometry.width, answer.geometry.height) == (200, 150)
     assert 0 < answer.seconds < 30
     expected = bytearray(SIDE * SIDE * 3)
@@ -144,12 +144,12 @@ def test_answers_in_order(peer: Peer) -> None:
     for number, body in enumerate(bodies):
         peer.put(number, body)
     for number, body in enumerate(bodies):
-        peer.data.send(Decode(number, number, len(body), number, 1, FITTING))
+        peer.data.send(Decode(number, number, len(body), number, FITTING))
     assert [answer.id for answer in peer.answers(4)] == [0, 1, 2, 3]
 
 
 def test_a_slot_that_does_not_exist_fails_that_image_alone(peer: Peer) -> None:
-    peer.data.send(Decode(5, 99, 10, 0, 1, FITTING))
+    peer.data.send(Decode(5, 99, 10, 0, FITTING))
     answer = peer.answers(1)[0]
     assert isinstance(answer, Undecoded)
     assert answer.code == "undecodable_image"
@@ -183,7 +183,7 @@ def test_drain_answers_what_was_sent_and_exits_0(peer: Peer) -> None:
     body = save(photo(200, 150), "PNG")
     peer.put(0, body)
     for number in range(3):
-        peer.data.send(Decode(number, 0, len(body), 0, 1, FITTING))
+        peer.data.send(Decode(number, 0, len(body), 0, FITTING))
     peer.control.send(Drain(1.0))
     assert [answer.id for answer in peer.answers(3)] == [0, 1, 2]
     assert peer.end() == 0

@@ -10,14 +10,17 @@ from service.decoder.resample import resample
 from tests.unit.decoder.scenes import Pixels, noise, photo
 
 
-def both(image: Pixels, box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+def both(
+    image: Pixels, box: tuple[float, float, float, float], size: tuple[int, int], filter: str = "bicubic"
+) -> tuple[Pixels, Pixels]:
     out = np.empty((size[1], size[0], 3), np.uint8)
-    resample(image, box, out)
-    return out, np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box))
+    resample(image, box, out, filter)
+    return out, np.asarray(Image.fromarray(image).resize(size, Image.Resampling[filter.upper()], box))
 
 
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("seed", range(8))
-def test_equals_pillow_to_one_step(seed: int) -> None:
+def test_equals_pillow_to_one_step(seed: int, filter: str) -> None:
     """Any sizes, any box, either order of the passes."""
     rng = np.random.default_rng(seed)
     for _ in range(25):
@@ -26,7 +29,7 @@ def test_equals_pillow_to_one_step(seed: int) -> None:
         x0, y0 = rng.uniform(0, width * 0.6), rng.uniform(0, height * 0.6)
         box = (x0, y0, rng.uniform(x0 + width * 0.1, width), rng.uniform(y0 + height * 0.1, height))
         for part in (box, (0.0, 0.0, float(width), float(height))):
-            got, expected = both(image, part, (columns, rows))
+            got, expected = both(image, part, (columns, rows), filter)
             # A box goes through a float32 in Pillow, which moves sharp edges a little.
             assert np.abs(got.astype(int) - expected).max() <= 2
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from models import manifest
+from models.levels import Trunk
 from models.manifest import Level, Manifest, ManifestError, Tolerance, Transform
 
 FILES = {"model.onnx": b"graph" * 100, "reference.safetensors": b"answers" * 50}
@@ -40,7 +42,19 @@ def model(tmp_path: Path) -> Path:
 
 def read_all(directory: Path) -> dict[str, bytes]:
     loaded = manifest.load(directory)
+    for name in loaded.files:
+        assert refusal(manifest.check_file, directory, loaded, name) == refusal(
+            manifest.read_file, directory, loaded, name
+        )
     return {name: manifest.read_file(directory, loaded, name) for name in loaded.files}
+
+
+def refusal(check: Callable[[Path, Manifest, str], object], directory: Path, loaded: Manifest, name: str) -> str:
+    try:
+        check(directory, loaded, name)
+    except ManifestError as error:
+        return str(error)
+    return ""
 
 
 def test_a_whole_model_is_read(model: Path) -> None:
@@ -97,6 +111,19 @@ def test_file_names_stay_in_the_directory(model: Path, name: str) -> None:
     manifest.write(model, msgspec.structs.replace(loaded, files=files))
     with pytest.raises(ManifestError, match="not a plain file name"):
         manifest.load(model)
+
+
+def test_a_level_that_its_graph_does_not_take_is_refused(model: Path) -> None:
+    loaded = manifest.load(model)
+    trunk = Trunk(blocks=2, width=64, hidden=256, patches=196, prefix=1, fixed=0, merge=True)
+    for explicit, fault in (("tome:8", ""), ("width:1/2", "level 'fast'"), ("nonsense", "level 'fast'")):
+        levels = [*loaded.levels, Level(name="fast", gmacs=0.5, tokens=181, explicit=explicit)]
+        manifest.write(model, msgspec.structs.replace(loaded, levels=levels, trunk=trunk))
+        if not fault:
+            assert manifest.load(model).levels[1].explicit == explicit
+            continue
+        with pytest.raises(ManifestError, match=fault):
+            manifest.load(model)
 
 
 def test_the_newest_version_and_the_later_directory_win(model: Path, tmp_path: Path) -> None:

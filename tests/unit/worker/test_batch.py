@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import manifest
-from service.backends.base import Backend, BackendError, Images, Outputs
+from service.backends.base import Backend, BackendError, Images, Inputs, Outputs
 from service.tasks.registry import TASKS
 from service.wire.messages import Done, Geometry, Options, Ran, Run, RunFailed, Timing, Undone, Work
 from service.wire.pulse import Pulse
@@ -23,7 +23,7 @@ class Scripted(Backend):
     errors: list[Exception]
     batches: list[int]
 
-    def _run(self, images: Images, level: str) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs) -> Outputs:
         self.batches.append(len(images))
         if self.errors:
             raise self.errors.pop(0)

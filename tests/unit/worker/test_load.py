@@ -6,19 +6,13 @@ import pytest
 
 from models import manifest
 from models.manifest import ManifestError
-from service.backends.base import Images, Outputs
+from service.backends.base import Images, Inputs, Outputs
 from service.backends.fake import Fake
 from service.config import Config
-from service.core.batching import Profile
 from service.tasks.registry import TASKS
 from service.wire.messages import Timing
 from service.worker import load
 from tests.contract import models
-
-
-@pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (0.001, 0.1), (0.01, 0.01), (0.05, 0.001), (1.0, 1e-6)])
-def test_the_largest_batch_that_pays_is_the_dispatchers(a: float, b: float) -> None:
-    assert load.largest_that_pays(Timing("full", a, b)) == Profile(a, b).cap(1024)
 
 
 class Recorder(Fake):
@@ -26,9 +20,9 @@ class Recorder(Fake):
 
     sizes: list[int]
 
-    def _run(self, images: Images, level: str) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs) -> Outputs:
         self.sizes.append(len(images))
-        return super()._run(images, level)
+        return super()._run(images, inputs)
 
 
 def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:

@@ -1,0 +1,14 @@
+"""What went wrong inside a runtime library, in our own words."""
+
+from __future__ import annotations
+
+from service.backends.base import BackendError
+
+
+def error_from_library(error: Exception) -> BackendError:
+    """A library's exception as ours: what the libraries say when memory is short is told from the rest."""
+    text = str(error)
+    short = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't allocate", "could not allocate")
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in short):
+        return BackendError("oom", "out of memory")
+    return BackendError("batch", text.strip().splitlines()[-1][:200] if text.strip() else type(error).__name__)

@@ -1,0 +1,140 @@
+"""Which level a request means: names, spellings, what workers offer, and what the operator set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models import manifest
+from models.levels import plan
+from service.core.levels import Level
+from service.errors import Refusal
+from service.gateway.catalogue import Entry
+from tests.contract import models
+
+NAMED = {"balanced": "tome:4", "fast": "tome:8+width:1/2"}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return models.fake(tmp_path, levels=NAMED)
+
+
+def entry(directory: Path, default: str = "full") -> Entry:
+    return Entry(manifest.load(directory), default)
+
+
+def refusal(entry: Entry, asked: str | None, floor: str | None = None) -> Refusal:
+    with pytest.raises(Refusal) as refused:
+        entry.level(asked, floor)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    "spelling", ["tome:8+width:1/2", "width:1/2+tome:8", "tome:8 width:1/2", "tome:8/8/8/8 width:1/2"]
+)
+def test_all_spellings_of_a_named_level_share_its_lane(directory: Path, spelling: str) -> None:
+    model = entry(directory)
+    by_name, explicit = model.level("fast", None), model.level(spelling, None)
+    assert (by_name.spelled, by_name.lane, by_name.label) == ("fast", "fast", "fast")
+    assert (explicit.lane, explicit.label) == ("fast", "fast")
+    assert explicit.spelled == plan(spelling, models.TRUNK).level
+    assert (explicit.tokens, explicit.gmacs) == (by_name.tokens, by_name.gmacs)
+    assert model.lane(explicit) == model.lane(by_name)
+
+
+def test_an_explicit_level_without_a_name_has_its_own_lane(directory: Path) -> None:
+    level = entry(directory).level("width:1/2+tome:5", None)
+    planned = plan("tome:5+width:1/2", models.TRUNK)
+    assert level == Level("tome:5+width:1/2", "tome:5+width:1/2", "custom", planned.gmacs, planned.tokens)
+
+
+def test_a_level_that_changes_nothing_is_full(directory: Path) -> None:
+    assert entry(directory).level("tome:0 width:1", None).lane == "full"
+
+
+@pytest.mark.parametrize(
+    "asked", ["tiny", "tome:x", "tome:65", "width:1/3", "lookup:5x5", "tome:1+tome:2", "+", "\x00", "ä"]
+)
+def test_an_unknown_level_is_answered_with_all_there_are(directory: Path, asked: str) -> None:
+    told = refusal(entry(directory), asked)
+    assert told.code == "unknown_level"
+    assert "; levels are full, balanced, fast, auto; explicit levels are tome:R, tome:R,SLOPE" in told.message
+    assert told.message.count("explicit levels are") == 1
+    assert told.message.isascii() and told.message.isprintable() and len(told.message) < 500
+
+
+def test_a_model_without_a_trunk_has_its_names_only(tmp_path: Path) -> None:
+    model = entry(models.fake(tmp_path))
+    assert model.level(None, None).lane == "full"
+    assert refusal(model, "tome:8").message == "unknown level; levels are full, auto"
+    assert not model.explains
+
+
+def test_a_name_that_no_worker_offers_is_none(directory: Path) -> None:
+    model = entry(directory)
+    model.announce(["full", "fast"])
+    assert [level.spelled for level in model.offered] == ["full", "fast"]
+    told = refusal(model, "balanced")
+    assert told.code == "unknown_level"
+    assert "not faster here" in told.message and "levels are full, fast, auto" in told.message
+    assert model.level("tome:4", None).label == "custom", "asked for explicitly it is served"
+    model.announce(["full", "balanced"])  # another worker
+    assert model.level("balanced", None).lane == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("asked", "floor", "served"),
+    [("auto", None, "full"), ("auto", "fast", "full"), ("auto", "tome:2", "full"), ("auto", "full", "full")],
+)
+def test_auto(directory: Path, asked: str, floor: str | None, served: str) -> None:
+    assert entry(directory).level(asked, floor).spelled == served
+
+
+@pytest.mark.parametrize(
+    ("asked", "floor", "code"),
+    [
+        ("fast", "balanced", "bad_option"),
+        (None, "fast", "bad_option"),
+        ("auto", "auto", "bad_option"),
+        ("auto", "tiny", "unknown_level"),
+    ],
+)
+def test_a_floor_that_makes_no_sense(directory: Path, asked: str | None, floor: str, code: str) -> None:
+    assert refusal(entry(directory), asked, floor).code == code
+
+
+@pytest.mark.parametrize(("default", "served"), [("fast", "fast"), ("auto", "full"), ("tome:3", "tome:3")])
+def test_the_operators_default(directory: Path, default: str, served: str) -> None:
+    model = entry(directory, default)
+    assert model.level(None, None).spelled == served
+    assert model.level("balanced", None).spelled == "balanced"
+
+
+def test_with_auto_as_default_a_floor_alone_is_enough(directory: Path) -> None:
+    assert entry(directory, "auto").level(None, "fast").spelled == "full"
+
+
+def test_a_default_that_is_not_offered_is_stood_in_for_by_the_next_above(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = entry(directory, "fast")
+    model.announce(["full", "balanced"])
+    assert model.level(None, None).spelled == "balanced"
+    assert '"event":"default_level_not_offered"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "label"),
+    [(None, "default"), ("auto", "auto"), ("fast", "fast"), ("tome:8 width:1/2", "custom"), ("tome:5", "custom")],
+)
+def test_what_was_asked_is_counted_from_a_closed_set(directory: Path, asked: str | None, label: str) -> None:
+    assert entry(directory).asked_label(asked) == label
+
+
+def test_a_share_is_by_gmacs(directory: Path) -> None:
+    model = entry(directory)
+    assert model.share(model.level("full", None)) == 1.0
+    costs = [plan(spelling, models.TRUNK).gmacs for spelling in ("tome:5", "full")]
+    assert model.share(model.level("tome:5", None)) == pytest.approx(costs[0] / costs[1], rel=1e-4)
