@@ -59,6 +59,8 @@ Action = StartDecode | StartRun | Answer
 class _Batch(msgspec.Struct):
     lane: Lane
     items: list[Item]
+    alone: bool = False
+    """It may be what killed a worker: nothing else runs there beside it, so that nothing else is blamed."""
 
 
 class _Worker:
@@ -307,7 +309,9 @@ class Dispatcher:
         best: tuple[int, int, _Worker, Lane] | None = None
         for index, worker in self._workers.items():
             lane = self._urgent(worker)
-            if lane is None:
+            if lane is None or any(batch.alone for batch in worker.running.values()):
+                continue
+            if worker.running and lane.suspects:
                 continue
             room = worker.engines - len(worker.running)
             if lane.profile.seconds(lane.cap) < batching.PREFETCH_BELOW:
@@ -330,6 +334,7 @@ class Dispatcher:
 
     def _start(self, now: float, index: int, worker: _Worker, lane: Lane) -> None:
         reason: CloseReason
+        alone = lane.suspects
         if lane.retry_head() is not None:
             items = [item for item in lane.retries.popleft() if item.state is State.QUEUED]
             reason = "retry"
@@ -344,7 +349,7 @@ class Dispatcher:
             item.state = State.RUNNING
             item.started_at = now
         self._batches += 1
-        worker.running[self._batches] = _Batch(lane, items)
+        worker.running[self._batches] = _Batch(lane, items, alone)
         self._actions.append(StartRun(self._batches, index, lane.key, items, reason))
 
     def _end(self, worker: int, batch_id: int) -> _Batch | None:

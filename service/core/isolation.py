@@ -1,7 +1,8 @@
 """Who is guilty: one bad item must not cost its neighbours their answer.
 
 A batch that failed is halved until the failing item is alone; n items with one bad one need at most 2 log2(n) + 1
-runs more. Items that were in flight when a process died are tried once more, each alone.
+runs more. Items that were in flight when a process died are tried once more, each with the worker to itself: if it dies
+again, there is but one that can be guilty.
 """
 
 from __future__ import annotations

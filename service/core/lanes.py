@@ -45,6 +45,12 @@ class Lane:
         retried = sum(1 for batch in self.retries for item in batch if item.state is State.QUEUED)
         return len(self.queue) + retried
 
+    @property
+    def suspects(self) -> bool:
+        """What goes next was in flight when a worker died."""
+        head = self.retry_head()
+        return head is not None and head.strikes > 0
+
     def retry_head(self) -> Item | None:
         """First live item of the first retry batch; batches whose items are all answered are dropped."""
         while self.retries:

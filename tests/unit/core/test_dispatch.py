@@ -162,6 +162,30 @@ def test_items_of_a_dead_worker_are_tried_once_more_each_alone() -> None:
     assert runs(core.take_actions()) == [[2]]
 
 
+def test_who_was_in_flight_beside_a_killer_is_not_blamed_when_it_kills_again() -> None:
+    core = service(engines=2, b=1.0)
+    profiles = {LANE: Profile(1.0, 1.0)}
+    killer, innocent = queue(core, 1, 2)
+    core.worker_down(2.0, 0)
+    fresh = admit(core, 3)
+    decode(core, fresh, 2.5)
+    core.worker_up(3.0, 0, 2, profiles, 8)
+    first = core.take_actions()
+    assert runs(first) == [[1]]  # nothing beside it, on either engine
+    core.worker_down(4.0, 0)
+    core.worker_up(5.0, 0, 2, profiles, 8)
+    after = core.take_actions()
+    assert answers(after) == {1: "unprocessable_image"}
+    assert runs(after) == [[2]]
+    batch = next(action.batch for action in after if isinstance(action, StartRun))
+    core.ran(6.0, 0, batch, {}, 1.0)
+    done = core.take_actions()
+    assert answers(done) == {2: "ok"}
+    assert runs(done) == [[3]]
+    assert killer.strikes == 2
+    assert innocent.strikes == 1
+
+
 def test_results_of_a_former_worker_are_ignored() -> None:
     core = service()
     queue(core, 0)
