@@ -81,7 +81,7 @@ class Config:
     max_batch: int = 32
     cache_dir: str = ""
     drain_seconds: float = 2.0
-    load_seconds: float = 120.0
+    load_seconds: float = 300.0
     max_crashes: int = 10
     log_level: LogLevel = "info"
     cors_origins: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ TURNS = 3
 LEAST_RUNS = 2
 """Of each level in each turn."""
 SECONDS_PER_TURN = 0.1
-SECONDS_PER_MODEL = 15.0
+SECONDS_PER_LEVEL = 4.0
 """When this much is used up, larger batches are not timed."""
 FASTER = 0.97
 """A level is offered if it takes less than this share of the next higher one's time; less could be noise."""
@@ -102,10 +102,10 @@ def batch_seconds(backend: Backend, images: Images, levels: list[str], engines: 
     The levels take turns, so that what else the machine does meets them all alike.
     """
     found: dict[str, dict[int, float]] = {level: {} for level in levels}
-    used = 0.0
+    used, budget = 0.0, SECONDS_PER_LEVEL * len(levels)
     for n in SIZES:
         known = [times for times in found.values() if times]
-        if known and used + LEAST_RUNS * 2 * sum(max(times.values()) for times in known) > SECONDS_PER_MODEL:
+        if known and used + LEAST_RUNS * 2 * sum(max(times.values()) for times in known) > budget:
             break
         batch = np.ascontiguousarray(np.resize(images, (n, *images.shape[1:])))
         before = time.monotonic()
