@@ -7,10 +7,12 @@ one of the cores. Processes meet once a step, to add their gradients up.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
+from types import FrameType
 from typing import Any
 
 import torch
@@ -20,8 +22,10 @@ from torch.optim import Optimizer
 
 
 def join(rank: int, size: int, port: int) -> None:
-    """Become process `rank` of `size`, with one thread."""
+    """Become process `rank` of `size`, with one thread. An interrupt, which reaches all of them, is the leader's."""
     torch.set_num_threads(1)
+    if rank > 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if size > 1:
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
 
@@ -56,6 +60,24 @@ def team(count: int, work: Callable[..., None], *arguments: Any) -> Iterator[Non
             process.join(timeout=10)
             process.kill()
         torch.set_num_threads(os.cpu_count() or 1)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Gives the leader a function that says whether to stop after this step, which an interrupt asks for; a second
+    interrupt stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def lead(values: list[float]) -> list[float]:

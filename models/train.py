@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -141,16 +141,18 @@ class Clock:
         return True
 
 
-def _steps(trainer: Trainer, store: Store) -> Iterator[dict[str, float]]:
-    """Take steps until the time is up, in every process alike; yields the losses."""
+def _steps(trainer: Trainer, store: Store, stopping: Callable[[], bool]) -> Iterator[dict[str, float]]:
+    """Take steps until the time is up or the leader is `stopping`, in every process alike; yields the losses."""
     aspects = _aspects(len(store))
     save = Clock(SAVE_SECONDS)
     while True:
         started = time.monotonic()
-        trainer.seconds, saving = parallel.lead([trainer.seconds, float(save.due(trainer.done >= 1.0))])
+        asked = stopping()
+        due = save.due(asked or trainer.done >= 1.0)
+        trainer.seconds, saving, stop = parallel.lead([trainer.seconds, float(due), float(asked)])
         if saving:
             trainer.gather()
-        if trainer.done >= 1.0:
+        if stop or trainer.done >= 1.0:
             return
         # Seeded by the step, so that a resumed run draws what an unbroken one would have drawn.
         rng = np.random.default_rng((trainer.recipe.seed, trainer.step, parallel.rank()))
@@ -164,10 +166,12 @@ def _lead(trainer: Trainer, store: Store, data: ValidationSet, folder: Path, tas
     """The leading process: steps, progress bar, validation, saving."""
     smooth: dict[str, float] = {}
     look = Clock(LOOK_SECONDS)
-    with tqdm(
-        total=round(trainer.recipe.minutes * 60), initial=round(trainer.seconds), unit="s", mininterval=10
-    ) as bar:
-        for losses in _steps(trainer, store):
+    total = round(trainer.recipe.minutes * 60)
+    with (
+        parallel.interruptible() as stopping,
+        tqdm(total=total, initial=round(trainer.seconds), unit="s", mininterval=10) as bar,
+    ):
+        for losses in _steps(trainer, store, stopping):
             smooth = {name: 0.95 * smooth.get(name, value) + 0.05 * value for name, value in losses.items()}
             shown = {name: f"{value:.3f}" for name, value in smooth.items()}
             bar.set_postfix(images=trainer.images, side=trainer.side, **shown, refresh=False)
@@ -176,14 +180,16 @@ def _lead(trainer: Trainer, store: Store, data: ValidationSet, folder: Path, tas
                 _look(trainer, data, folder, tasks)
             if trainer.save_due:
                 trainer.save(folder)
-    trainer.save(folder)
+        trainer.save(folder)
+    if trainer.done < 1.0:
+        print(f"stopped at step {trainer.step}; the same command goes on from there")
 
 
 def _follow(rank: int, size: int, port: int, name: str, recipe: Recipe, cache: Path, start: Path | None) -> None:
     """Every other process: steps only."""
     parallel.join(rank, size, port)
     trainer, store = _prepare(name, recipe, cache, start)
-    for _ in _steps(trainer, store):
+    for _ in _steps(trainer, store, lambda: False):
         pass
 
 
@@ -203,7 +209,7 @@ def train(
     """Run (or go on with) a training run; returns the file of the best weights.
 
     `processes` is how many train together, 0 for one per core; a new run begins with the weights in `start`. An
-    interrupt keeps the last saved state, at most a few minutes old.
+    interrupt saves after the step and ends; a second one ends at once, with a state at most a few minutes old.
     """
     if name not in RUNS:
         raise ValueError(f"unknown run {name!r}; accepted: {', '.join(RUNS)}")
@@ -215,8 +221,5 @@ def train(
     data = validation_set(cache / "toyscape" / f"val-{recipe.validation_scenes}.npz", recipe.validation_scenes)
     with parallel.team(processes or os.cpu_count() or 1, _follow, name, recipe, cache, start):
         trainer, store = _prepare(name, recipe, cache, start)
-        try:
-            _lead(trainer, store, data, folder, RUNS[name])
-        except KeyboardInterrupt:
-            print(f"stopped at step {trainer.step}; the same command goes on from the last saved state")
+        _lead(trainer, store, data, folder, RUNS[name])
     return folder / "best.safetensors"

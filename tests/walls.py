@@ -109,7 +109,7 @@ CORE_STDLIB = {
     *("abc", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math", "operator"),
     *("types", "typing"),
 }
-SIGNALS = ("service/supervisor.py", "main.py")
+SIGNALS = ("service/supervisor.py", "main.py", "models/parallel.py")
 SIGNAL_CALLS = {"signal", "pause", "alarm", "setitimer", "set_wakeup_fd", "pthread_sigmask", "sigwait", "sigtimedwait"}
 PROCESSES = ("service/supervisor.py", "service/backends/", "models/", "loadtest/")
 FLAGS = ("squint/cli.py", "squint/commands/", "loadtest/")

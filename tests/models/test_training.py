@@ -1,5 +1,10 @@
 """Training learns, can be broken off and taken up again, and its views carry true labels."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from models.views import Views, label_views, sample  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = VitConfig(side=64, width=48, depth=2, heads=3, stem=(8, 16, 32))
 
 
@@ -61,6 +67,44 @@ def test_a_resumed_run_goes_on_exactly_where_it_stopped(store: Store, tmp_path: 
         assert torch.allclose(value.float(), resumed.network.state_dict()[name].float(), atol=1e-6), name
     for name, value in unbroken.average.items():
         assert torch.allclose(value.float(), resumed.average[name].float(), atol=1e-6), name
+
+
+RUN = """
+import sys
+from pathlib import Path
+from models.train import train
+from models.trainer import Recipe
+
+if __name__ == "__main__":
+    recipe = Recipe(minutes=1000.0, scenes=4, validation_scenes=2, batch=4)
+    train("toyscape", recipe, Path(sys.argv[1]), processes=2)
+"""
+
+
+def test_an_interrupt_saves_the_step_it_comes_in_and_ends_every_process(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(RUN)
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "run.py"), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as run:
+        assert run.stderr is not None and run.stdout is not None
+        while "images=" not in run.stderr.read(1) + run.stderr.readline():
+            pass
+        os.killpg(run.pid, signal.SIGINT)
+        said = run.stdout.read()
+        assert run.wait(60) == 0
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.killpg(run.pid, 0)
+            time.sleep(0.1)
+    resumed = Trainer(Network(VitConfig(), 14), None, Recipe(minutes=1000.0, scenes=4, validation_scenes=2, batch=4))
+    resumed.resume(tmp_path / "runs" / "toyscape")
+    assert said == f"stopped at step {resumed.step}; the same command goes on from there\n"
 
 
 def test_the_average_follows_the_weights_slowly(store: Store) -> None:

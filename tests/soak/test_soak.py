@@ -72,10 +72,11 @@ def test_nothing_grows(tmp_path: Path) -> None:
         before = {title: memory.pss(pid) for title, pid in processes.items()}
         held = {title: (memory.descriptors(pid), memory.threads(pid)) for title, pid in processes.items()}
         asyncio.run(mix.run(REQUESTS))
+        print(f"\nsoak: {dict(mix.outcomes)}")
         assert memory.pids(service) == processes, "nothing died"
         after = {title: memory.pss(pid) for title, pid in processes.items()}
         growth = {title: after[title] - before[title] for title in before}
-        print(f"\nsoak: {dict(mix.outcomes)}; growth in MB: { {t: round(g / 1e6, 1) for t, g in growth.items()} }")
+        print(f"growth in MB: { {title: round(size / 1e6, 1) for title, size in growth.items()} }")
         assert set(mix.outcomes) == {"right", "hostile", "left"}
         assert max(growth.values()) <= GROWTH_BYTES
         assert {title: (memory.descriptors(pid), memory.threads(pid)) for title, pid in processes.items()} == held
