@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from models import manifest
 from models.backbones.vit import VitConfig
 from models.checkpoint import read_metadata
-from models.graph.nodes import TRANSLATIONS, expand
+from models.graph.nodes import expand
+from models.graph.translations import TRANSLATIONS
 from models.levels import FULL, plan
 from models.network import TASKS, Network
 from models.reference import KEPT, kept_answers, standard_levels

@@ -1,5 +1,7 @@
 """What our operators become in an ONNX graph: standard nodes, the same for every runtime.
 
+The exporter writes each as one node of our own domain (`models.graph.translations`); `expand` replaces these.
+
 A step that a level may leave out is an `If` whose other branch hands its input on; that costs what copying it costs.
 Measured against the alternatives (shorter slices in place of branches, ranks by comparison and one-hot products in
 place of sorting and gathering) on ONNX Runtime and OpenVINO: the same time, or worse. Two things matter to OpenVINO:
@@ -13,53 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxscript import FLOAT, INT64, opset18, script
-from onnxscript.values import Opset
-
-from models.graph import operators  # noqa: F401 - registers what is translated here
 
 DOMAIN = "squint"
 END = np.iinfo(np.int64).max
-squint = Opset(DOMAIN, 1)
-
-# --- in the exporter: one node of our own domain each -------------------------------------------------------------
-
-
-@script(default_opset=opset18)
-def _merge(
-    x: FLOAT, size: FLOAT, group: INT64, keys: FLOAT, count: INT64, prefix: int, heads: int, start: int, width: int
-) -> tuple[FLOAT, FLOAT, INT64]:
-    a, b, c = squint.Merge(x, size, group, keys, count, prefix=prefix, heads=heads, start=start, width=width)
-    return a, b, c
-
-
-@script(default_opset=opset18)
-def _restore(patches: FLOAT, group: INT64) -> FLOAT:
-    return squint.Restore(patches, group)
-
-
-@script(default_opset=opset18)
-def _widen(x: FLOAT, normed: FLOAT, inner: FLOAT, bias: FLOAT, outer: FLOAT, units: INT64, least: int) -> FLOAT:
-    return squint.Widen(x, normed, inner, bias, outer, units, least=least)
-
-
-@script(default_opset=opset18)
-def _resampling(side: INT64, source: int) -> FLOAT:
-    return squint.Resampling(side, source=source)
-
-
-TRANSLATIONS = {
-    torch.ops.squint.merge.default: _merge,
-    torch.ops.squint.restore.default: _restore,
-    torch.ops.squint.widen.default: _widen,
-    torch.ops.squint.resampling.default: _resampling,
-}
-"""For `torch.onnx.export(custom_translation_table=...)`; `expand` has to follow."""
-
-# --- after the exporter: each of them as standard nodes -----------------------------------------------------------
 
 
 class Nodes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from squint.commands import adding, looking, making, measuring
+from squint.commands import adding, looking, making, measuring, profiling, verifying
 
 
 def add(commands: Any) -> None:
@@ -16,6 +16,8 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     ).add_subparsers(metavar="COMMAND", required=True)
     looking.add(group)
+    verifying.add(group)
+    profiling.add(group)
     measuring.add(group)
     making.add(group)
     adding.add(group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from service.backends.registry import open_backend
 from service.config import Limits
 from service.decoder.image import decode
 from service.tasks import detect, segment
-from service.wire.messages import Fitting, Options
+from service.wire.messages import Fitting, Geometry, Options
 
 Corners = tuple[float, float, float, float]
 
@@ -59,6 +60,29 @@ class Source(ABC):
     def ask(self, jpeg: bytes) -> Answer: ...
 
 
+class Reader:
+    """The service's own way from a JPEG to the network's input."""
+
+    def __init__(self, described: Manifest) -> None:
+        self.fitting = Fitting(**msgspec.structs.asdict(described.transform))
+        self.limits = Limits()
+
+    def read(self, jpeg: bytes) -> tuple[NDArray[np.uint8], Geometry]:
+        """The input [1, H, W, 3] uint8, and where it lies in the picture."""
+        image = np.empty((1, self.fitting.height, self.fitting.width, 3), dtype=np.uint8)
+        return image, decode(jpeg, memoryview(image.data).cast("B"), self.fitting, self.limits)
+
+
+def answer_in(task: str, outputs: Mapping[str, NDArray[Any]], geometry: Geometry) -> Answer:
+    """One image's outputs as an Answer."""
+    if task == "classify":
+        return Top(int(outputs["logits"].argmax()))
+    if task == "detect":
+        found = detect.result(dict(outputs), geometry, Options(threshold=0.0))
+        return [Found(item.index, item.score, item.box) for item in found.objects]
+    return Mask(segment.pixels(dict(outputs), geometry).astype(np.uint8))
+
+
 class Offline(Source):
     """The service's own decoder, backend and task code, in this process, one image at a time."""
 
@@ -67,20 +91,12 @@ class Offline(Source):
         graph = manifest.read_file(directory, self.manifest, self.manifest.graph)
         self.backend = open_backend(backend, Artefact(manifest=self.manifest, graph=graph, engines=1))
         self.level = level
-        transform = self.manifest.transform
-        self.fitting = Fitting(**msgspec.structs.asdict(transform))
-        self.limits = Limits()
+        self.reader = Reader(self.manifest)
 
     def ask(self, jpeg: bytes) -> Answer:
-        image = np.empty((1, self.fitting.height, self.fitting.width, 3), dtype=np.uint8)
-        geometry = decode(jpeg, memoryview(image.data).cast("B"), self.fitting, self.limits)
+        image, geometry = self.reader.read(jpeg)
         outputs = {name: values[0] for name, values in self.backend.run(image, self.level).items()}
-        if self.manifest.task == "classify":
-            return Top(int(outputs["logits"].argmax()))
-        if self.manifest.task == "detect":
-            found = detect.result(outputs, geometry, Options(threshold=0.0))
-            return [Found(item.index, item.score, item.box) for item in found.objects]
-        return Mask(segment.pixels(outputs, geometry).astype(np.uint8))
+        return answer_in(self.manifest.task, outputs, geometry)
 
 
 class Service(Source):

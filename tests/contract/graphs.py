@@ -1,6 +1,7 @@
 """Small vision transformers as ONNX graphs with seeded random weights, for tests that need a model but not a good one.
 
-They follow the graph contract: `images` uint8 [B, H, W, 3] in, the task's outputs out, the batch dynamic.
+They follow the graph contract: `images` uint8 [B, H, W, 3] in, the task's outputs out, the batch dynamic; those with
+levels also take `merge` and `hidden`, int64 [depth] each, and answer `tokens`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from models.graph.nodes import DOMAIN, expand
+from models.levels import Trunk
 
 OPSET = 18
 
@@ -26,11 +30,28 @@ class Shape:
     heads: int = 2
     classes: int = 5
     kept: int = 6
+    levels: bool = False
 
     @property
     def grid(self) -> int:
         """Patches per side."""
         return self.side // 16
+
+    @property
+    def trunk(self) -> Trunk | None:
+        """What its levels depend on."""
+        if not self.levels:
+            return None
+        return Trunk(
+            blocks=self.depth,
+            width=self.width,
+            hidden=4 * self.width,
+            patches=self.grid**2,
+            prefix=0,
+            fixed=1000,
+            merge=True,
+            shares=("1/2",),
+        )
 
 
 class _Graph:
@@ -68,20 +89,62 @@ class _Graph:
         ones, zeros = self.const(np.ones(width, np.float32)), self.const(np.zeros(width, np.float32))
         return self.node("LayerNormalization", x, ones, zeros, axis=-1, epsilon=1e-6)
 
-    def block(self, x: str, s: Shape) -> str:
-        tokens, size = s.grid**2, s.width // s.heads
+    def ours(self, op: str, outputs: int, *inputs: str, **attributes: int) -> list[str]:
+        """A node that `models.graph.nodes` expands."""
+        names = self.nodes_out(op, outputs, *inputs, **attributes)
+        self.nodes[-1].domain = DOMAIN
+        return names
+
+    def attend(self, x: str, s: Shape, bias: str = "") -> tuple[str, str]:
+        """Tokens after attention, and its keys [B, t, width]; `bias` is added per key."""
+        size = s.width // s.heads
         y = self.norm(x, s.width)
+        written = [self.linear(y, s.width, s.width) for _ in range(3)]
         parts = []
-        for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
-            part = self.node("Reshape", self.linear(y, s.width, s.width), self.ints(0, tokens, s.heads, size))
+        for value, order in zip(written, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True):
+            part = self.node("Reshape", value, self.ints(0, -1, s.heads, size))
             parts.append(self.node("Transpose", part, perm=order))
         scale = self.const(np.array(size**-0.5, np.float32))
-        scores = self.node("Softmax", self.node("Mul", self.node("MatMul", parts[0], parts[1]), scale), axis=-1)
-        mixed = self.node("Transpose", self.node("MatMul", scores, parts[2]), perm=[0, 2, 1, 3])
-        joined = self.node("Reshape", mixed, self.ints(0, tokens, s.width))
-        x = self.node("Add", x, self.linear(joined, s.width, s.width))
+        scores = self.node("Mul", self.node("MatMul", parts[0], parts[1]), scale)
+        if bias:
+            scores = self.node("Add", scores, bias)
+        mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), parts[2])
+        joined = self.node("Reshape", self.node("Transpose", mixed, perm=[0, 2, 1, 3]), self.ints(0, -1, s.width))
+        return self.node("Add", x, self.linear(joined, s.width, s.width)), written[1]
+
+    def feed(self, x: str, s: Shape) -> str:
         hidden = self.linear(self.norm(x, s.width), s.width, 4 * s.width)
         return self.node("Add", x, self.linear(self._gelu(hidden), 4 * s.width, s.width))
+
+    def nested(self, x: str, s: Shape, units: str) -> str:
+        """An MLP whose second half runs where it is wanted."""
+        normed = self.norm(x, s.width)
+        half = 2 * s.width
+        x = self.node("Add", x, self.linear(self._gelu(self.linear(normed, s.width, half)), half, s.width))
+        inner, bias = self.random(half, s.width, scale=s.width**-0.5), self.random(half, scale=0.02)
+        return self.ours(
+            "Widen", 1, x, normed, inner, bias, self.random(s.width, half, scale=half**-0.5), units, least=half
+        )[0]
+
+    def levelled(self, x: str, s: Shape) -> str:
+        """The blocks of a network with levels; one token per patch again at the end, weighed by what it stands for."""
+        batch = self.node("Shape", x, start=0, end=1)
+        one = numpy_helper.from_array(np.ones(1, np.float32))
+        size = self.node("ConstantOfShape", self.node("Concat", batch, self.ints(s.grid**2, 1), axis=0), value=one)
+        numbers = self.const(np.arange(s.grid**2))
+        group = self.node("Expand", numbers, self.node("Concat", batch, self.ints(s.grid**2), axis=0))
+        for block in range(s.depth):
+            bias = self.node("Unsqueeze", self.node("Transpose", self.node("Log", size), perm=[0, 2, 1]), self.ints(1))
+            x, keys = self.attend(x, s, bias)
+            count, units = (
+                self.node("Slice", name, self.ints(block), self.ints(block + 1), self.ints(0))
+                for name in ("merge", "hidden")
+            )
+            given = {"prefix": 0, "heads": s.heads, "start": 0, "width": s.width}
+            x, size, group = self.ours("Merge", 3, x, size, group, keys, count, **given)
+            x = self.nested(x, s, units)
+        self.nodes.append(helper.make_node("Cast", [group], ["tokens"], to=TensorProto.INT32))
+        return self.ours("Restore", 1, x, group)[0]
 
     def _gelu(self, x: str) -> str:
         erf = self.node("Erf", self.node("Mul", x, self.const(np.array(0.5**0.5, np.float32))))
@@ -95,8 +158,10 @@ class _Graph:
         x = self.node("Conv", x, patch, self.random(s.width, scale=0.1), strides=[16, 16])
         x = self.node("Transpose", self.node("Reshape", x, self.ints(0, s.width, s.grid**2)), perm=[0, 2, 1])
         x = self.node("Add", x, self.random(1, s.grid**2, s.width, scale=0.5))
+        if s.levels:
+            return self.norm(self.levelled(x, s), s.width)
         for _ in range(s.depth):
-            x = self.block(x, s)
+            x = self.feed(self.attend(x, s)[0], s)
         return self.norm(x, s.width)
 
 
@@ -146,9 +211,16 @@ def graph(task: Literal["classify", "detect", "segment"], shape: Shape | None = 
     for name, (value, kind, dims) in heads[task](g, shape, tokens).items():
         g.nodes.append(helper.make_node("Identity", [value], [name]))
         outputs.append(helper.make_tensor_value_info(name, kind, dims))
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", shape.side, shape.side, 3])
-    body = helper.make_graph(g.nodes, "tiny", [images], outputs, g.weights)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", shape.side, shape.side, 3])]
+    if shape.levels:
+        inputs += [
+            helper.make_tensor_value_info(name, TensorProto.INT64, [shape.depth]) for name in ("merge", "hidden")
+        ]
+        outputs.append(helper.make_tensor_value_info("tokens", TensorProto.INT32, ["B", shape.grid**2]))
+    body = helper.make_graph(g.nodes, "tiny", inputs, outputs, g.weights)
+    domains = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    model = helper.make_model(body, opset_imports=domains, ir_version=9)
+    expand(model)
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from models import manifest
 from models.levels import Trunk, plan
 from models.manifest import Level, Manifest, Task
+from models.reference import kept_answers
 from tests.contract.graphs import Shape, graph
 
 LABELS = ["background", "disc", "star", "cup", "key"]
@@ -39,6 +40,31 @@ def tiny(root: Path, task: Task, name: str = "", tolerance: manifest.Tolerance =
     return write(root, name or f"tiny-{task}", task, shape.side, data, {"images": pictures, **outputs}, tolerance)
 
 
+LEVELLED = Shape(levels=True, depth=3)
+LEVELS = ("full", "tome:1", "tome:3", "tome:8", "tome:16", "tome:2,-1", "width:1/2", "tome:3+width:1/2", "tome:0/7")
+
+
+def levelled(root: Path, task: Task, name: str = "", levels: Mapping[str, str] | None = None) -> Path:
+    """A tiny network with levels, `full` and those named, with reference outputs at LEVELS; returns its directory."""
+    data = graph(task, LEVELLED)
+    pictures = images(4, LEVELLED.side)
+    reference = {"images": pictures, **answers_at(data, pictures, "full")}
+    del reference["tokens"]
+    for explicit in LEVELS:
+        reference |= kept_answers(explicit, answers_at(data, pictures, explicit))
+    spelled = {"full": "full", **(levels or {})}
+    named = [level(word, explicit, LEVELLED.trunk) for word, explicit in spelled.items()]
+    side = LEVELLED.side
+    return write(root, name or f"levels-{task}", task, side, data, reference, TOLERANCE, named, LEVELLED.trunk)
+
+
+def answers_at(data: bytes, pictures: NDArray[np.uint8], explicit: str) -> dict[str, NDArray[Any]]:
+    """What ONNX's own slow evaluator answers at a level."""
+    evaluator = ReferenceEvaluator(data)
+    inputs = {name: np.array(values, np.int64) for name, values in plan(explicit, LEVELLED.trunk).inputs.items()}
+    return dict(zip(evaluator.output_names, evaluator.run(None, {"images": pictures, **inputs}), strict=True))
+
+
 def fake(
     root: Path, task: Task = "classify", name: str = "", side: int = 32, levels: Mapping[str, str] | None = None
 ) -> Path:
@@ -51,9 +77,9 @@ def fake(
     return write(root, name or f"fake-{task}", task, side, b"no graph", reference, TOLERANCE, named, trunk)
 
 
-def level(name: str, explicit: str) -> Level:
-    """A named level of a model with TRUNK."""
-    planned = plan(explicit, TRUNK)
+def level(name: str, explicit: str, trunk: Trunk | None = TRUNK) -> Level:
+    """A named level of a model with this trunk."""
+    planned = plan(explicit, trunk)
     return Level(name=name, gmacs=round(planned.gmacs, 6), tokens=planned.tokens, explicit=planned.level)
 
 
