@@ -1,5 +1,8 @@
 """Folding changes nothing but the speed, and the exported graph answers as PyTorch does."""
 
+import copy
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,20 @@ import pytest
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from models import manifest  # noqa: E402
 from models.backbones.vit import Block, VitConfig, normalise  # noqa: E402
 from models.cost import count_macs  # noqa: E402
-from models.export import export  # noqa: E402
+from models.export import export, narrowed  # noqa: E402
+from models.levels import plan  # noqa: E402
+from models.manifest import Task  # noqa: E402
 from models.network import TASKS, Network  # noqa: E402
+from models.oracle import OracleError, oracle, trained_weights  # noqa: E402
+from models.reference import answers_kept, kept_answers, read_reference, standard_levels  # noqa: E402
 from models.served import Served, fold_batch_norms, fold_normalisation  # noqa: E402
+
+SMALL = VitConfig(side=64, width=48, depth=3, heads=3, stem=(8, 16, 24))
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]  # the exporter's own deprecations
 
@@ -70,31 +81,68 @@ def test_rounding_and_folding_keep_the_answers(task: str) -> None:
         assert torch.allclose(plain[first], served[first], atol=5e-3)
 
 
-def test_an_exported_directory_is_whole_and_answers_as_torch_does(tmp_path: Path) -> None:
-    for task in TASKS:
-        directory = export(task, None, tmp_path)
-        described = manifest.load(directory)
-        assert described.task == task
-        assert sum(file.bytes for file in described.files.values()) < 12e6
-        reference = _tensors(manifest.read_file(directory, described, described.reference))
-        graph = manifest.read_file(directory, described, described.graph)
-        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        assert [(i.name, i.type) for i in session.get_inputs()] == [("images", "tensor(uint8)")]
-        for count in (1, 3):  # the batch is dynamic
-            answers = session.run(None, {"images": reference["images"][:count]})
-            for output, answer in zip(session.get_outputs(), answers, strict=True):
-                expected = reference[output.name][:count]
-                assert answer.dtype == expected.dtype
-                if answer.dtype == np.float32:
-                    assert np.abs(answer - expected).max() < 1e-4
-                else:
-                    assert (answer == expected).mean() > 0.999
+@pytest.mark.parametrize("task", TASKS)
+def test_an_exported_directory_is_whole_and_answers_as_torch_does(task: Task, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = lively(Network(SMALL, 14, (task,)))
+    metadata = {"config": json.dumps(asdict(SMALL)), "record": json.dumps({"recipe": [{"narrow": 0.3}]})}
+    save_file(network.state_dict(), tmp_path / "weights", metadata)
+    directory = export(task, tmp_path / "weights", tmp_path / "zoo", "a-name")
+    described = manifest.load(directory)
+    assert (described.name, described.task) == ("a-name", task)
+    trunk = described.trunk
+    assert trunk is not None and trunk.merge and trunk.shares == ("1/2",) and trunk.prefix == 1
+    (full,) = described.levels
+    counted = count_macs(Served(copy.deepcopy(network), task), torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert full.tokens == 17 and full.gmacs == pytest.approx(sum(counted.values()) / 1e9, abs=1e-4)
+    reference = read_reference(directory, described)
+    graph = manifest.read_file(directory, described, described.graph)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_inputs()] == ["images", "merge", "hidden"]
+    for level in standard_levels(trunk):
+        inputs = {name: np.array(values) for name, values in plan(level, trunk).inputs.items()}
+        kept = answers_kept(reference, level)
+        answers = session.run(None, {"images": reference["images"][:4], **inputs})
+        given = kept_answers(level, dict(zip([node.name for node in session.get_outputs()], answers, strict=True)))
+        for name, expected in kept.items():
+            answer = given[f"{level} {name}"]
+            assert answer.dtype == expected.dtype and answer.shape == expected.shape
+            if task == "detect" and name != "tokens":  # which of no boxes come first is chance
+                answer, expected = (values[kept["scores"] > 1e-6] for values in (answer, expected))
+            if name in ("logits", "scores", "boxes"):
+                assert np.abs(answer - expected).max() < 1e-4
+            else:
+                assert (answer == expected).mean() > 0.999
+    assert oracle(described, tmp_path / "weights")(reference["images"][:2], "tome:3")["tokens"].max() == 6
 
 
-def _tensors(data: bytes) -> Any:
-    from safetensors.numpy import load
+def test_weights_of_another_run_are_no_oracle(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    metadata = {"config": json.dumps(asdict(SMALL)), "record": "{}"}
+    save_file(Network(SMALL, 14, ("classify",)).state_dict(), tmp_path / "weights", metadata)
+    described = manifest.load(export("classify", tmp_path / "weights", tmp_path / "zoo"))
+    assert described.trunk is not None and described.trunk.shares == ()
+    runs = tmp_path / "runs"
+    (runs / "one").mkdir(parents=True)
+    (tmp_path / "weights").rename(runs / "one" / "best.safetensors")
+    assert trained_weights(described, runs) == runs / "one" / "best.safetensors"
+    other = runs / "one" / "other"
+    save_file(Network(SMALL, 14).state_dict(), other, {**metadata, "record": '{"steps": 1}'})
+    with pytest.raises(OracleError, match="not the weights that toyscape-classify was exported from"):
+        oracle(described, other)
 
-    return load(data)
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"note": "untrained"}, False),
+        ({"recipe": [{"narrow": 0.0}, {"seed": 1}]}, False),
+        ({"recipe": [{"narrow": 0.0}, {"narrow": 0.5}]}, True),
+        ({"recipe": [{}], "start": {"recipe": [{"narrow": 0.2}]}}, True),
+    ],
+)
+def test_narrow_mlps_are_served_where_they_were_trained(record: dict[str, Any], expected: bool) -> None:
+    assert narrowed(record) is expected
 
 
 def test_costs_match_the_formula() -> None:
