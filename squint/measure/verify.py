@@ -108,12 +108,15 @@ def compare(described: Manifest, backend: str, level: str, wanted: Outputs, give
     count = len(next(iter(wanted.values())))
     if missing:
         return Row(backend, level, count, 0.0, 0, 0.0, 0.0, f"output {missing[0]} is missing or has the wrong shape")
+    try:
+        agreed = task.agreement(dict(wanted), {name: given[name] for name in wanted})
+    except ValueError as error:
+        return Row(backend, level, count, 0.0, 0, 0.0, 0.0, str(error))
     away = DIFFERENCES[described.task](wanted, given)
     near = away <= (PIXELS if described.task == "segment" else NEAR)
     same_groups = np.ones(count, bool)
     if "tokens" in wanted:
         same_groups = (wanted["tokens"] == given["tokens"]).all(axis=1)
-    agreed = task.agreement(dict(wanted), {name: given[name] for name in wanted})
     worst = float(away[near].max(initial=0.0))
     row = Row(backend, level, count, float(near.mean()), int((~near & ~same_groups).sum()), agreed.share, worst, "")
     least = DECISIONS if row.exact else described.tolerance.agreement

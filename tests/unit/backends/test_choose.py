@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -146,6 +147,28 @@ def test_a_result_that_may_not_last_is_not_kept(directory: Path, tmp_path: Path)
     assert not chosen(directory, bench, cache_dir=str(tmp_path / "cache")).cached
 
 
+@pytest.mark.usefixtures("all_variants")
+def test_levels_that_are_left_out_are_told_and_kept(tmp_path: Path) -> None:
+    directory = models.fake(tmp_path, name="levels", levels={"high": "tome:4", "fast": "tome:16"})
+    timings = (*FULL, Timing("fast", 0.0, 0.01))
+    one = msgspec.structs.replace(good("onnxruntime/f32", 10.0), timings=timings, left_out={"high": "takes 1.01 of it"})
+    cache_dir = str(tmp_path / "cache")
+    report = chosen(directory, Bench(one), "onnxruntime", cache_dir)
+    assert report.why == "onnxruntime/f32: 10.0 images/s, without high (takes 1.01 of it)"
+    again = chosen(directory, Bench(), "onnxruntime", cache_dir)
+    assert again.cached and [timing.level for timing in again.timings] == ["full", "fast"]
+
+
+@pytest.mark.usefixtures("all_variants")
+@pytest.mark.parametrize("timed", [("full",), ("fast",), ("full", "fast", "slow"), ("fast", "full")])
+def test_a_report_that_does_not_cover_the_levels_is_measured_anew(timed: tuple[str, ...], tmp_path: Path) -> None:
+    directory = models.fake(tmp_path, name="levels", levels={"fast": "tome:16"})
+    timings = tuple(Timing(level, 0.0, 0.01) for level in timed)
+    one = msgspec.structs.replace(good("onnxruntime/f32", 10.0), timings=timings)
+    for _ in range(2):
+        assert not chosen(directory, Bench(one), "onnxruntime", str(tmp_path / "cache")).cached
+
+
 def test_progress_is_told_before_each_trial(directory: Path) -> None:
     steps: list[str] = []
     bench = Bench(good("onnxruntime/f32", 1.0))
@@ -174,6 +197,28 @@ def test_a_trial_measures_agreement_and_speed(tmp_path: Path) -> None:
     (timing,) = found.timings
     assert timing.level == "full" and timing.a >= 0 and timing.b > 0
     assert found.images_per_second > 0 and found.load_seconds > 0
+
+
+def test_a_trial_times_named_levels_and_leaves_out_those_that_do_not_pay(tmp_path: Path) -> None:
+    directory = models.levelled(tmp_path, "classify", levels={"same": "tome:0", "other": "tome:8+width:1/2"})
+    found = choose.try_apart(trial(directory, speed=True))
+    assert found.refused == "" and found.timings[0].level == "full"
+    assert {timing.level for timing in found.timings} | set(found.left_out) == {"full", "same", "other"}
+
+
+def test_a_level_is_offered_if_it_is_faster_than_the_next_higher_one_offered() -> None:
+    times = {
+        "full": {1: 1.0, 4: 4.0},
+        "noise": {1: 0.99, 4: 3.97},
+        "high": {1: 0.9, 4: 3.2},
+        "slower": {1: 0.9, 4: 3.3},
+        "mixed": {1: 0.95, 4: 2.0},
+        "fast": {1: 0.5, 4: 1.0},
+    }
+    left_out = measure.slower(times)
+    assert set(left_out) == {"noise", "slower"}
+    assert left_out["slower"] == "takes 1.02 of the time of high here"
+    assert measure.slower({"full": {1: 1.0}}) == {}
 
 
 def test_a_whole_choice_over_real_runtimes(tmp_path: Path) -> None:
