@@ -23,6 +23,7 @@ from models.backbones.vit import VitConfig
 from models.checkpoint import read_metadata
 from models.graph.nodes import expand
 from models.graph.translations import TRANSLATIONS
+from models.graph.weights import HALF, name_matrices
 from models.levels import FULL, plan
 from models.network import TASKS, Network
 from models.reference import KEPT, kept_answers, standard_levels
@@ -106,8 +107,8 @@ def store_half(graph: onnx.ModelProto) -> None:
         if not np.array_equal(half.astype(np.float32), values):
             raise ValueError(f"weight {tensor.name!r} is not rounded to fp16")
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, name + ".half"))
-        casts.append(helper.make_node("Cast", [name + ".half"], [name], to=TensorProto.FLOAT, name=name + ".cast"))
+        tensor.CopyFrom(numpy_helper.from_array(half, name + HALF))
+        casts.append(helper.make_node("Cast", [name + HALF], [name], to=TensorProto.FLOAT, name=name + ".cast"))
     # Casts first: ONNX nodes stand in topological order.
     nodes = [*casts, *graph.graph.node]
     del graph.graph.node[:]
@@ -145,8 +146,10 @@ def export(task: manifest.Task, weights: Path | None, zoo: Path, name: str = "",
     served = Served(network, task, ("1/2",) if narrowed(record) else ())
     images = reference_images(FITS[task], network.config.side)
     trunk = served.levels(images)
-    graph = to_onnx(Levelled(served), images)
+    levelled = Levelled(served)
+    graph = to_onnx(levelled, images)
     strip(graph)
+    name_matrices(graph, levelled)
     store_half(graph)
     onnx.checker.check_model(graph)
     full = plan(FULL, trunk)

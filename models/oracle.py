@@ -1,21 +1,25 @@
-"""PyTorch's own answers for a model that was exported: what its graph is verified with, where torch is at hand."""
+"""PyTorch's own answers for a toyscape model, with the weights in its graph: what the graph is verified with."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
-from models.checkpoint import read_metadata
-from models.export import load_network, numpy_outputs
+from models import manifest
+from models.backbones.vit import VitConfig
+from models.export import numpy_outputs
+from models.graph.weights import fill
 from models.levels import FULL, Plan, plan
 from models.manifest import Manifest
-from models.served import Served
+from models.network import Network
+from models.served import Levelled, Served
+from models.toyscape import CLASSES
 
 Oracle = Callable[[NDArray[np.uint8], str], dict[str, NDArray[Any]]]
 BATCH = 8
@@ -25,26 +29,9 @@ class OracleError(Exception):
     """PyTorch cannot be asked about this model; the message is one line."""
 
 
-def trained_weights(described: Manifest, runs: Path) -> Path | None:
-    """The weights that a toyscape model was exported from, if `runs` still holds them."""
-    for path in sorted(runs.glob("*/best.safetensors")):
-        if json.loads(read_metadata(path)["record"]) == _record(described):
-            return path
-    return None
-
-
-def _record(described: Manifest) -> dict[str, Any]:
-    return {name: value for name, value in described.training.items() if name != "network"}
-
-
-def oracle(described: Manifest, weights: Path) -> Oracle:
-    """The network of a toyscape model with the weights it was exported from. Raises OracleError."""
-    if "network" not in described.training:
-        raise OracleError(f"{described.name}: its manifest does not say which network it is")
-    network, record = load_network(weights, described.task)
-    if record != _record(described):
-        raise OracleError(f"{weights}: not the weights that {described.name} was exported from")
-    served = Served(network, described.task, described.trunk.shares if described.trunk else ())
+def oracle(directory: Path, described: Manifest) -> Oracle:
+    """The network that a toyscape model was exported from. Raises OracleError."""
+    served = served_network(directory, described)
 
     def ask(images: NDArray[np.uint8], level: str) -> dict[str, NDArray[Any]]:
         found = plan(level, described.trunk) if described.trunk else Plan(FULL, {}, 0, 0.0)
@@ -55,3 +42,21 @@ def oracle(described: Manifest, weights: Path) -> Oracle:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return ask
+
+
+def served_network(directory: Path, described: Manifest) -> Served:
+    """The folded network with the weights in the model's graph. Raises OracleError."""
+    config: dict[str, Any] | None = described.training.get("network")
+    if config is None:
+        raise OracleError(f"{described.name}: its manifest does not say which network it is")
+    network = Network(VitConfig(**{**config, "stem": tuple(config["stem"])}), len(CLASSES), (described.task,))
+    levelled = Levelled(Served(network, described.task, described.trunk.shares if described.trunk else ()))
+    try:
+        filled = fill(levelled, onnx.load_from_string(manifest.read_file(directory, described, described.graph)))
+    except ValueError as error:
+        raise OracleError(f"{described.name}: {error}") from None
+    missing = levelled.unnamed(filled)
+    if missing:
+        raise OracleError(f"{described.name}: its graph has no weight {missing[0]!r}")
+    levelled.join()
+    return levelled.served

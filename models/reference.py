@@ -62,20 +62,25 @@ def candidate_levels(trunk: Trunk) -> tuple[str, ...]:
         merges = [f"tome:{count}{slope}" for slope, count in product(("", ",-1"), (4, 8, 13, 16))]
         merges += [_schedule(steps) for steps in _ladders(trunk)]
     widths = [f"width:{share}" for share in trunk.shares]
-    both = [f"{merge}+{width}" for width, merge in product(widths, merges[1::4])]
+    both = [
+        f"{merge}+{width}"
+        for width, merge in product(widths, ("tome:8", *map(_schedule, _ladders(trunk, second=False))))
+        if merges
+    ]
     found = {plan(level, trunk).level: None for level in (*merges, *widths, *both) if _possible(level, trunk)}
     return tuple(level for level in found if level != FULL)
 
 
-def _ladders(trunk: Trunk) -> list[dict[int, int]]:
-    """Merges of many tokens in one or two blocks: block -> count."""
+def _ladders(trunk: Trunk, second: bool = True) -> list[dict[int, int]]:
+    """Merges of many tokens in one of the first blocks, or a `second` time two blocks later: block -> count."""
     tokens = trunk.prefix + trunk.patches
     found: list[dict[int, int]] = []
-    for share in (0.82, 0.66):
+    for share, again in ((0.82, (0.8, 0.6)), (0.66, (0.8, 0.6)), (0.5, (0.8,))):
         first = _step(tokens, share, trunk.prefix)
-        found += [{block: first} for block in sorted({0, 1, 2, trunk.blocks // 2}) if block < trunk.blocks]
-        for again, block in product((0.8, 0.6), range(min(3, trunk.blocks - 2))):
-            found.append({block: first, block + 2: _step(tokens - first, again, trunk.prefix)})
+        for block in range(min(3, trunk.blocks - 2)):
+            found.append({block: first})
+            if second:
+                found += [{block: first, block + 2: _step(tokens - first, left, trunk.prefix)} for left in again]
     return found
 
 

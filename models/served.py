@@ -7,7 +7,7 @@ rounded to fp16 and kept as fp32: the rounded weights are the reference for ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Any, cast
 
@@ -163,6 +163,12 @@ class Nested(nn.Module):
             x = operators.widen(x, normed, self.inner[number], self.bias[number], self.outer[number], units, least)
         return x
 
+    def join(self, block: Block) -> None:
+        """Write the pieces into the block they are from, in place."""
+        block.fc1.weight.copy_(torch.cat(list(self.inner)))
+        block.fc1.bias.copy_(torch.cat(list(self.bias)))
+        block.fc2.weight.copy_(torch.cat(list(self.outer), dim=1))
+
 
 def _parameters(parts: Any) -> nn.ParameterList:
     return nn.ParameterList(nn.Parameter(part.clone(), requires_grad=False) for part in parts)
@@ -218,6 +224,24 @@ class Levelled(nn.Module):
         side = trunk.config.grid
         patches = operators.restore(normed[:, PREFIX:], tokens.group).transpose(1, 2).unflatten(2, (side, side))
         return Features(normed[:, 0], patches, stride4, stride8, tokens.group)
+
+    @torch.no_grad()
+    def join(self) -> None:
+        """Put the pieces of the MLPs back into the blocks."""
+        for block, nested in zip(self.served.trunk.blocks, getattr(self, "nested", ()), strict=False):
+            nested.join(cast(Block, block))
+
+    def unnamed(self, filled: Collection[str]) -> list[str]:
+        """The parameters that an answer depends on and `filled` does not name, neither directly nor as pieces."""
+        aliases: dict[int, set[str]] = {}
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            aliases.setdefault(parameter.data_ptr(), set()).add(name)
+        in_pieces = (".fc1.", ".fc2.weight") if hasattr(self, "nested") else ()
+        return sorted(
+            min(names)
+            for names in aliases.values()
+            if names.isdisjoint(filled) and not any(piece in min(names) for piece in in_pieces)
+        )
 
 
 class Written:

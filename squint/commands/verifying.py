@@ -30,10 +30,10 @@ def add(group: Any) -> None:
         verify_model,
         "check that a model is whole and answers as PyTorch does",
         "Compares the manifest with its own digest and every file with its sha256; nothing is parsed before. Then runs "
-        "every installed backend on the reference images, and at every level. With torch and the weights the model was "
-        "exported from, PyTorch is asked about fresh scenes; otherwise the answers count that the model's directory "
-        "keeps. NEAR is the share of images whose numbers differ by less than 0.0001 (of whose masks less than 0.1 "
-        "percent), TIES are images where other tokens were merged because two pairs were alike to the last bit.",
+        "every installed backend on the reference images, and at every level. With torch, PyTorch is asked about fresh "
+        "scenes if the model was made here; otherwise the answers count that its directory keeps. NEAR is the share of "
+        "images whose numbers differ by less than 0.0001 (of whose masks less than 0.1 percent), TIES are images where "
+        "other tokens were merged because two pairs were alike to the last bit.",
     )
     of_model(verify)
     verify.add_argument("--files", action="store_true", help="look at the files alone")
@@ -42,7 +42,6 @@ def add(group: Any) -> None:
     verify.add_argument(
         "--scenes", type=whole_number(1, 100_000), default=24, metavar="N", help="scenes to ask PyTorch (default 24)"
     )
-    verify.add_argument("--weights", metavar="FILE", help="what the model was exported from (default: what train kept)")
     verify.add_argument("--cache-dir", metavar="DIR", help="where compiled models are kept, as for `squint serve`")
 
 
@@ -118,20 +117,16 @@ def _reference(options: argparse.Namespace, directory: Path, model: Manifest) ->
     from squint.measure.backends import pictures
     from squint.measure.verify import kept_reference, remembered
 
+    kept = (*kept_reference(read_reference(directory, model)), "the answers of PyTorch that are kept")
     try:
-        from models.oracle import OracleError, oracle, trained_weights
+        from models.oracle import OracleError, oracle
     except ImportError:
-        if options.weights:
-            raise Failure("--weights: PyTorch is not installed; install the extra 'models'") from None
-        return *kept_reference(read_reference(directory, model)), "the answers of PyTorch that are kept"
-    weights = Path(options.weights) if options.weights else trained_weights(model, cache(options) / "runs")
-    if weights is None:
-        return *kept_reference(read_reference(directory, model)), "the answers of PyTorch that are kept"
+        return kept
     try:
-        asked = oracle(model, weights)
-    except (OracleError, OSError) as error:
-        raise Failure(f"--weights: {error}") from None
-    return pictures(model, options.scenes), remembered(asked), f"PyTorch and {weights}"
+        asked = oracle(directory, model)
+    except OracleError:
+        return kept
+    return pictures(model, options.scenes), remembered(asked), "PyTorch"
 
 
 def _say(text: str) -> None:

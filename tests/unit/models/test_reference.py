@@ -47,9 +47,9 @@ def test_candidates_share_few_numbers_of_tokens(trunk: Trunk) -> None:
     stepped = [level for level in candidate_levels(trunk) if "/0" in level and "+" not in level]
     left = {plan(level, trunk).tokens for level in stepped}
     assert len(stepped) >= 16 and len(left) <= 6
-    assert sum(tokens % 32 == 0 for tokens in left) >= len(left) - 1
+    assert sum(tokens % 32 == 0 for tokens in left) >= len(left) - 2
     costs = [plan(level, trunk).gmacs / plan("full", trunk).gmacs for level in stepped]
-    assert min(costs) < 0.6 and max(costs) > 0.85
+    assert min(costs) < 0.5 and max(costs) > 0.8
 
 
 def test_kept_answers_are_small_and_come_back() -> None:
