@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -132,13 +133,13 @@ def plan(level: str, trunk: Trunk | None) -> Plan:
             raise LevelError(f"unknown level {level!r}; {grammar(trunk)}")
     if trunk.grid:
         return _lookup_plan(trunk, parts, grid)
+    left = (trunk.prefix + trunk.patches, *trace(trunk.prefix + trunk.patches, merge, trunk.prefix))
     inputs: dict[str, tuple[int, ...]] = {}
     if trunk.merge:
-        inputs["merge"] = merge
+        inputs["merge"] = tuple(before - after for before, after in pairwise(left))  # never more than there is
     if trunk.shares:
         inputs["hidden"] = units
-    tokens = trace(trunk.prefix + trunk.patches, merge, trunk.prefix)[-1]
-    return Plan(_spell(parts), inputs, tokens, vit_macs(trunk, merge, units) / 1e9)
+    return Plan(_spell(parts), inputs, left[-1], vit_macs(trunk, merge, units) / 1e9)
 
 
 def _spell(parts: dict[str, str]) -> str:

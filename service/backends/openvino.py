@@ -3,6 +3,10 @@
 One stream and one infer request per engine thread, so that each run computes on one CPU. What the compiler made of a
 graph is kept in the cache directory under a name that depends on the graph, the library and the CPU, and mapped from
 there: that skips the ONNX reader, and weights of which the library has made packed copies take no memory.
+
+Every step that a level may leave out costs memory and time even when it is left out. So the graph is compiled with
+only those steps open in which the named levels differ; a graph with all of them is compiled when an explicit level
+first needs it.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ import ctypes
 import io
 import queue
 import sys
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from service.backends import cache
-from service.backends.base import Artefact, Backend, Images, Inputs, Outputs
+from service.backends.base import Artefact, Backend, BackendError, Images, Inputs, Outputs
 from service.backends.failure import error_from_library
 
 
@@ -36,11 +42,7 @@ def load(artefact: Artefact, precision: str) -> Backend:
         # Kernels of fused small operations took 4 MB per stream and model, and gained at most 2 % of the time.
         "SNIPPETS_MODE": "DISABLE",
     }
-    try:
-        compiled, blob = _compile(openvino, artefact, properties)
-    except Exception as error:  # the library raises RuntimeError and its own classes
-        raise error_from_library(error) from error
-    return OpenVino(f"openvino/{precision}", artefact, compiled, blob)
+    return OpenVino(f"openvino/{precision}", artefact, openvino, properties)
 
 
 def _import() -> Any:
@@ -58,11 +60,45 @@ def _import() -> Any:
     return openvino
 
 
-def _compile(openvino: Any, artefact: Artefact, properties: dict[str, Any]) -> tuple[Any, cache.Mapped | None]:
+Settled = dict[str, dict[int, int]]
+"""By level input: the values that are constants in a compiled graph, by position."""
+
+
+def settled(levels: Sequence[Inputs]) -> Settled:
+    """The values that all these levels, at least one, share."""
+    first = levels[0]
+    return {
+        name: {place: int(value) for place, value in enumerate(values) if all(x[name][place] == value for x in levels)}
+        for name, values in first.items()
+    }
+
+
+def _settle(openvino: Any, model: Any, values: Settled) -> None:
+    """Put constants in the place of level inputs; the library then folds the branches away that they decide."""
+    for parameter in model.get_parameters():
+        known = values.get(parameter.get_friendly_name(), {})
+        for reader in [port.get_node() for port in parameter.output(0).get_target_inputs()] if known else ():
+            # Each step reads its own element: a slice from a constant place.
+            place = int(reader.input_value(1).get_node().get_data()[0])
+            if place in known:
+                constant = openvino.op.Constant(np.array([known[place]], np.int64))
+                reader.output(0).replace(constant.output(0))
+
+
+def _compile(
+    openvino: Any, artefact: Artefact, properties: dict[str, Any], values: Settled
+) -> tuple[Any, cache.Mapped | None]:
     """The compiled model, and the file it reads weights from, if there is one."""
     core = openvino.Core()
     model, flags = cache.cpu()
-    parts = (artefact.graph, openvino.get_version(), repr(sorted(properties.items())), model, " ".join(sorted(flags)))
+    parts = (
+        artefact.graph,
+        openvino.get_version(),
+        repr(sorted(properties.items())),
+        repr(values),
+        model,
+        " ".join(sorted(flags)),
+    )
     name = f"openvino-{cache.key(*parts)}.blob"
 
     def kept() -> tuple[Any, cache.Mapped] | None:
@@ -75,7 +111,9 @@ def _compile(openvino: Any, artefact: Artefact, properties: dict[str, Any]) -> t
     found = kept()
     if found is not None:
         return found
-    compiled = core.compile_model(core.read_model(artefact.graph, b""), "CPU", properties)
+    graph = core.read_model(artefact.graph, b"")
+    _settle(openvino, graph, values)
+    compiled = core.compile_model(graph, "CPU", properties)
     if artefact.cache_dir:
         exported = compiled.export_model()
         cache.write(artefact.cache_dir, name, exported.getvalue() if isinstance(exported, io.BytesIO) else exported)
@@ -90,22 +128,24 @@ def _tensor(openvino: Any, blob: cache.Mapped) -> Any:
     return openvino.Tensor(array, shared_memory=True)
 
 
-class OpenVino(Backend):
+class _Compiled:
     """A compiled model with one infer request per engine."""
 
-    def __init__(self, name: str, artefact: Artefact, compiled: Any, blob: cache.Mapped | None) -> None:
-        super().__init__(name, artefact.manifest)
-        self._compiled = compiled
-        self._blob = blob
-        self._names = [output.get_any_name() for output in compiled.outputs]
+    def __init__(self, openvino: Any, artefact: Artefact, properties: dict[str, Any], values: Settled) -> None:
+        try:
+            self._model, self._blob = _compile(openvino, artefact, properties, values)
+        except Exception as error:  # the library raises RuntimeError and its own classes
+            raise error_from_library(error) from error
+        # An output has the names of what was folded into it, too; the first part of this one is the graph's.
+        self._names = [output.get_node().get_friendly_name().partition("/")[0] for output in self._model.outputs]
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(artefact.engines):
-            self._requests.put(compiled.create_infer_request())
+            self._requests.put(self._model.create_infer_request())
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def run(self, inputs: dict[str, Any]) -> Outputs:
         request = self._requests.get()
         try:
-            request.infer({"images": images, **inputs}, share_inputs=True)
+            request.infer(inputs, share_inputs=True)
             # The request's own memory is written again by its next run, so the outputs are copied.
             return {name: np.array(request.get_output_tensor(i).data) for i, name in enumerate(self._names)}
         except Exception as error:
@@ -118,7 +158,40 @@ class OpenVino(Backend):
         if self._blob is not None:
             self._blob.forget()
 
+
+class OpenVino(Backend):
+    """A graph compiled for the named levels, and one for all others once there is a need."""
+
+    def __init__(self, name: str, artefact: Artefact, openvino: Any, properties: dict[str, Any]) -> None:
+        super().__init__(name, artefact.manifest)
+        self._settled = settled([self._inputs(level.name) for level in artefact.manifest.levels])
+        self._parts = (openvino, artefact, properties)
+        self._compiled: _Compiled | None = _Compiled(*self._parts, self._settled)
+        self._open: _Compiled | None = None
+        self._opening = threading.Lock()
+
+    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+        compiled = self._compiled if self._fits(inputs) else self._with_every_step()
+        if compiled is None:
+            raise BackendError("fatal", "the backend is closed")
+        return compiled.run({"images": images, **inputs})
+
+    def _fits(self, inputs: Inputs) -> bool:
+        return all(
+            inputs[name][place] == value for name, known in self._settled.items() for place, value in known.items()
+        )
+
+    def _with_every_step(self) -> _Compiled:
+        with self._opening:
+            if self._open is None:
+                self._open = _Compiled(*self._parts, {})
+                self._open.settle()
+            return self._open
+
+    def settle(self) -> None:
+        """Let the files' pages go."""
+        if self._compiled is not None:
+            self._compiled.settle()
+
     def _close(self) -> None:
-        while not self._requests.empty():
-            self._requests.get()
-        self._compiled = self._blob = None
+        self._compiled = self._open = None
