@@ -62,26 +62,21 @@ def candidate_levels(trunk: Trunk) -> tuple[str, ...]:
         merges = [f"tome:{count}{slope}" for slope, count in product(("", ",-1"), (4, 8, 13, 16))]
         merges += [_schedule(steps) for steps in _ladders(trunk)]
     widths = [f"width:{share}" for share in trunk.shares]
-    both = [
-        f"{merge}+{width}"
-        for width, merge in product(widths, ("tome:8", *map(_schedule, _ladders(trunk, second=False))))
-        if merges
-    ]
+    both = [f"{merge}+{width}" for width in widths for merge in ("tome:8", *map(_schedule, _ladders(trunk))) if merges]
     found = {plan(level, trunk).level: None for level in (*merges, *widths, *both) if _possible(level, trunk)}
     return tuple(level for level in found if level != FULL)
 
 
-def _ladders(trunk: Trunk, second: bool = True) -> list[dict[int, int]]:
-    """Merges of many tokens in one of the first blocks, or a `second` time two blocks later: block -> count."""
+def _ladders(trunk: Trunk) -> list[dict[int, int]]:
+    """Merges of many tokens in the first block, in the third, or in both: block -> count. Always in these two, as
+    every block in which one of the named levels merges costs the others memory."""
     tokens = trunk.prefix + trunk.patches
     found: list[dict[int, int]] = []
     for share, again in ((0.82, (0.8, 0.6)), (0.66, (0.8, 0.6)), (0.5, (0.8,))):
         first = _step(tokens, share, trunk.prefix)
-        for block in range(min(3, trunk.blocks - 2)):
-            found.append({block: first})
-            if second:
-                found += [{block: first, block + 2: _step(tokens - first, left, trunk.prefix)} for left in again]
-    return found
+        found += [{0: first}, {2: first}]
+        found += [{0: first, 2: _step(tokens - first, left, trunk.prefix)} for left in again]
+    return found if trunk.blocks > 3 else []
 
 
 def _step(tokens: int, share: float, prefix: int) -> int:

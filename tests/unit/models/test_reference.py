@@ -46,10 +46,10 @@ def test_candidates_share_few_numbers_of_tokens(trunk: Trunk) -> None:
     """Runtimes keep code for every number of tokens they meet."""
     stepped = [level for level in candidate_levels(trunk) if "/0" in level and "+" not in level]
     left = {plan(level, trunk).tokens for level in stepped}
-    assert len(stepped) >= 16 and len(left) <= 6
+    assert len(stepped) >= 10 and len(left) <= 6
     assert sum(tokens % 32 == 0 for tokens in left) >= len(left) - 2
     costs = [plan(level, trunk).gmacs / plan("full", trunk).gmacs for level in stepped]
-    assert min(costs) < 0.5 and max(costs) > 0.8
+    assert min(costs) < 0.5 and max(costs) > 0.75
 
 
 def test_kept_answers_are_small_and_come_back() -> None:
