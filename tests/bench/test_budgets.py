@@ -17,7 +17,7 @@ from tests.unit.core.simulation import EVERY_FAULT, Simulation
 pytestmark = pytest.mark.bench
 
 FIRST_ANSWER_SECONDS = 3.0
-PSS_BYTES = 400_000_000
+PSS_BYTES = 450_000_000
 SIMULATION_SECONDS = 5.0
 TASKS = ("classify", "detect", "segment")
 
