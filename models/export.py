@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import torch
@@ -177,13 +176,3 @@ def export(task: manifest.Task, weights: Path | None, zoo: Path, name: str = "",
 def numpy_outputs(outputs: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
     """Outputs by name as arrays."""
     return {name: value.numpy() for name, value in outputs.items()}
-
-
-def record_evaluation(directory: Path, evaluation: dict[str, Any], accuracy: float) -> None:
-    """Write how good a model was found to be into its manifest; `accuracy` is that of the level `full`."""
-    described = manifest.load(directory)
-    levels = [
-        msgspec.structs.replace(level, accuracy=accuracy) if level.name == "full" else level
-        for level in described.levels
-    ]
-    manifest.write(directory, msgspec.structs.replace(described, evaluation=evaluation, levels=levels))

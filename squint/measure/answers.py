@@ -57,7 +57,7 @@ class Source(ABC):
     """Where answers come from. `ask` may be called from several threads."""
 
     @abstractmethod
-    def ask(self, jpeg: bytes) -> Answer: ...
+    def ask(self, jpeg: bytes, level: str) -> Answer: ...
 
 
 class Reader:
@@ -86,37 +86,36 @@ def answer_in(task: str, outputs: Mapping[str, NDArray[Any]], geometry: Geometry
 class Offline(Source):
     """The service's own decoder, backend and task code, in this process, one image at a time."""
 
-    def __init__(self, directory: Path, backend: str, level: str) -> None:
+    def __init__(self, directory: Path, backend: str) -> None:
         self.manifest: Manifest = manifest.load(directory)
         graph = manifest.read_file(directory, self.manifest, self.manifest.graph)
         self.backend = open_backend(backend, Artefact(manifest=self.manifest, graph=graph, engines=1))
-        self.level = level
         self.reader = Reader(self.manifest)
 
-    def ask(self, jpeg: bytes) -> Answer:
+    def ask(self, jpeg: bytes, level: str) -> Answer:
         image, geometry = self.reader.read(jpeg)
-        outputs = {name: values[0] for name, values in self.backend.run(image, self.level).items()}
+        outputs = {name: values[0] for name, values in self.backend.run(image, level).items()}
         return answer_in(self.manifest.task, outputs, geometry)
 
 
 class Service(Source):
     """A running service, asked over HTTP as any client would."""
 
-    def __init__(self, url: str, name: str, task: str, level: str) -> None:
+    def __init__(self, url: str, name: str, task: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"{url!r}: expected http://HOST:PORT")
         self.host, self.port = parts.hostname, parts.port or 80
         self.task = task
-        options: dict[str, Any] = {"model": name, "level": level, "timeout_ms": 60_000}
+        options: dict[str, Any] = {"model": name, "timeout_ms": 60_000}
         if task == "detect":
             options |= {"threshold": 0, "max_detections": 100}
         self.path = f"{parts.path.rstrip('/')}/{task}?{urlencode(options)}"
 
-    def ask(self, jpeg: bytes) -> Answer:
+    def ask(self, jpeg: bytes, level: str) -> Answer:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=70)
         try:
-            connection.request("POST", self.path, jpeg, {"Content-Type": "image/jpeg"})
+            connection.request("POST", self.path, jpeg, {"Content-Type": "image/jpeg", "X-Squint-Level": level})
             response = connection.getresponse()
             body = response.read()
         finally:

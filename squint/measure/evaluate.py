@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from tqdm import tqdm
 
 from models import manifest
+from models.levels import FULL
 from squint.measure.answers import Answer, Offline, Service, Source
 from squint.measure.scenes import TestScene, test_scenes
 from squint.measure.scores import score_for
@@ -17,17 +20,26 @@ from squint.measure.scores import score_for
 CONNECTIONS = 2  # to a service; more would queue behind one another on the machines this is run on
 
 
-def _ask_all(source: Source, scenes: Iterable[TestScene], threads: int) -> Iterator[tuple[TestScene, Answer]]:
-    """Scenes with their answers, in order, a few in flight."""
+Asked = list[tuple[str, Future[Answer]]]
+
+
+def _ask_all(
+    source: Source, scenes: Iterable[TestScene], levels: Sequence[str], threads: int
+) -> Iterator[tuple[TestScene, dict[str, Answer]]]:
+    """Scenes with their answers by level, in order, a few in flight."""
+
+    def results(asked: Asked) -> dict[str, Answer]:
+        return {level: future.result() for level, future in asked}
+
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[TestScene, Future[Answer]]] = deque()
+        waiting: deque[tuple[TestScene, Asked]] = deque()
         for scene in scenes:
-            waiting.append((scene, pool.submit(source.ask, scene.jpeg)))
+            waiting.append((scene, [(level, pool.submit(source.ask, scene.jpeg, level)) for level in levels]))
             if len(waiting) > 2 * threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
+                first, asked = waiting.popleft()
+                yield first, results(asked)
+        for first, asked in waiting:
+            yield first, results(asked)
 
 
 def evaluate(
@@ -37,18 +49,32 @@ def evaluate(
     seed: int = 0,
     backend: str = "onnxruntime",
     url: str | None = None,
-    level: str = "full",
+    levels: Sequence[str] = ("full",),
     progress: bool = True,
-) -> dict[str, float]:
-    """{"top1"}, {"map", "map50"} or {"miou"} of model `name`, whose directory is `directory`, on fresh test scenes.
+) -> dict[str, dict[str, float]]:
+    """By level {"top1"}, {"map", "map50"} or {"miou"} of model `name`, whose directory is `directory`, on fresh test
+    scenes, the same for each level.
 
     Through `url` the service's answers are judged; the manifest still says which task the model has.
     """
     model = manifest.load(directory)
-    source: Source = Service(url, name, model.task, level) if url else Offline(directory, backend, level)
+    source: Source = Service(url, name, model.task) if url else Offline(directory, backend)
     classes = len(model.labels) - (model.task == "segment")  # background is a label only there
-    score = score_for(model.task, classes)
-    pairs = _ask_all(source, test_scenes(seed, scenes), CONNECTIONS if url else 1)
-    for scene, answer in tqdm(pairs, total=scenes, unit="scene", desc=name, disable=not progress):
-        score.add(scene, answer)
-    return score.result()
+    kept = {level: score_for(model.task, classes) for level in levels}
+    pairs = _ask_all(source, test_scenes(seed, scenes), levels, CONNECTIONS if url else 1)
+    for scene, answers in tqdm(pairs, total=scenes, unit="scene", desc=name, disable=not progress):
+        for level, answer in answers.items():
+            kept[level].add(scene, answer)
+    return {level: score.result() for level, score in kept.items()}
+
+
+def record(directory: Path, results: Mapping[str, Mapping[str, float]], conditions: Mapping[str, Any]) -> None:
+    """Write named levels' accuracy into the manifest, and with that of `full` under which `conditions` it was found."""
+    described = manifest.load(directory)
+    levels = []
+    for level in described.levels:
+        found = next(iter(results.get(level.name, {}).values()), level.accuracy)
+        levels.append(msgspec.structs.replace(level, accuracy=None if found is None else round(found, 4)))
+    full = {name: round(value, 4) for name, value in results.get(FULL, {}).items()}
+    evaluation = {**conditions, **full} if full else described.evaluation
+    manifest.write(directory, msgspec.structs.replace(described, levels=levels, evaluation=evaluation))
