@@ -8,7 +8,7 @@ from typing import Any
 
 from models import manifest
 from service import config
-from squint.commands.named import cache, command, minutes, needs, whole_number
+from squint.commands.named import cache, command, minutes, needs, share, whole_number
 from squint.errors import Failure
 
 TASKS: tuple[manifest.Task, ...] = ("classify", "detect", "segment")
@@ -25,7 +25,9 @@ def add(group: Any) -> None:
         "train a toyscape model",
         "Goes on where an interrupted run stopped, and keeps the best weights as they improve. Needs torch.",
     )
-    train.add_argument("name", metavar="NAME", help="toyscape (all three heads on one trunk) or toyscape-TASK")
+    train.add_argument(
+        "name", metavar="NAME", help="toyscape (all three heads on one trunk), toyscape-TASK or toyscape-lookup"
+    )
     train.add_argument("--minutes", type=minutes, metavar="M", help="time to spend (default: what the recipe says)")
     train.add_argument("--scenes", type=whole_number(1, 10_000_000), metavar="N", help="how many scenes to learn from")
     train.add_argument(
@@ -37,6 +39,8 @@ def add(group: Any) -> None:
     )
     train.add_argument("--fresh", action="store_true", help="start anew instead of going on")
     train.add_argument("--start", metavar="FILE", help="weights that a new run begins with, if need be deepened")
+    train.add_argument("--merged", type=share, metavar="S", help="share of the steps that merge tokens, for levels")
+    train.add_argument("--narrow", type=share, metavar="S", help="share of the steps with half of the MLPs' units")
     train.add_argument("--cache-dir", metavar="DIR", help="where scenes and checkpoints are kept")
     export = command(
         group,
@@ -63,7 +67,7 @@ def train_model(options: argparse.Namespace) -> None:
         from models.trainer import Recipe
     if options.name not in RUNS:
         raise Failure(f"no model {options.name!r} to train; there are: {', '.join(RUNS)}")
-    given = {"minutes": options.minutes, "scenes": options.scenes}
+    given = {name: getattr(options, name) for name in ("minutes", "scenes", "merged", "narrow")}
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     start = Path(options.start) if options.start else None
     if start is not None and not start.is_file():

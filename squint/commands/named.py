@@ -49,6 +49,14 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return whole
 
 
+def share(text: str) -> float:
+    """An argument's type: a share, 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share from 0 to 1")
+    return value
+
+
 def minutes(text: str) -> float:
     """An argument's type: a time to spend."""
     value = float(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -71,14 +72,20 @@ def draw(profile: Profile, task: str, chosen: Mapping[str, Point], path: Path) -
             pen.ellipse([across - 9, down - 9, across + 9, down + 9], outline=INK, width=2)
             pen.text((across + 12, down + 6), f"{named} ({level})" if named != level else named, INK, small)
     pen.text((LEFT, 22), f"{profile.model} on {profile.variant}, {profile.scenes} scenes", INK, large)
-    pen.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 30), "milliseconds per image", INK, small, anchor="mm")
+    pen.text(
+        ((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 30),
+        "milliseconds per image, mean over batch sizes",
+        INK,
+        small,
+        anchor="mm",
+    )
     pen.text((14, TOP - 30), f"{_what(profile, task)}, %", INK, small)
     image.save(path, format="PNG")
 
 
 def _milliseconds(point: Point) -> float:
-    """Per image, at the batch size where that is least."""
-    return min(seconds / size for size, seconds in point.seconds.items()) * 1000
+    """Per image, the geometric mean over the batch sizes, by which levels are compared."""
+    return 1000 * geometric_mean(seconds / size for size, seconds in point.seconds.items())
 
 
 def _what(profile: Profile, task: str) -> str:

@@ -2,22 +2,27 @@
 
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import pytest
-from safetensors.numpy import load
 
 from models import manifest
+from models.reference import read_reference
 from models.toyscape import CLASSES
+from squint.measure.backends import opened
+from squint.measure.verify import check, kept_reference
 
-ZOO = Path(manifest.__file__).parent / "zoo"
-NAMES = ("toyscape-classify", "toyscape-detect", "toyscape-segment")
+ROOT = Path(manifest.__file__).parent
+SHIPPED = manifest.find([ROOT / "zoo", ROOT / "extra"])
 OUTPUTS = {"classify": {"logits", "embedding"}, "detect": {"boxes", "scores", "labels"}, "segment": {"mask"}}
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_these_models_are_shipped_and_those_of_the_zoo_are_one_for_each_task() -> None:
+    assert sorted(SHIPPED) == ["toyscape-classify", "toyscape-detect", "toyscape-lookup", "toyscape-segment"]
+    assert sorted(manifest.load(path).task for path in manifest.find([ROOT / "zoo"]).values()) == sorted(OUTPUTS)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_is_whole_and_at_most_12_mb(name: str) -> None:
-    directory = manifest.find([ZOO])[name]
+    directory = SHIPPED[name]
     described = manifest.load(directory)
     assert described.name == name
     expected = ["background", *CLASSES] if described.task == "segment" else list(CLASSES)
@@ -29,20 +34,27 @@ def test_a_shipped_model_is_whole_and_at_most_12_mb(name: str) -> None:
     assert described.evaluation["scenes"] >= 2000
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_graph_answers_as_its_reference(name: str) -> None:
-    directory = manifest.find([ZOO])[name]
-    described = manifest.load(directory)
-    reference = load(manifest.read_file(directory, described, described.reference))
-    assert set(reference) == {"images"} | OUTPUTS[described.task]
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_graph_answers_as_its_reference_at_every_named_level(name: str) -> None:
+    described = manifest.load(SHIPPED[name])
+    reference = read_reference(SHIPPED[name], described)
     assert reference["images"].shape == (8, described.transform.height, described.transform.width, 3)
-    graph = manifest.read_file(directory, described, described.graph)
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    answers = session.run(None, {"images": reference["images"]})
-    for output, answer in zip(session.get_outputs(), answers, strict=True):
-        expected = reference[output.name]
-        assert answer.dtype == expected.dtype
-        if answer.dtype == np.float32:
-            assert float(np.abs(answer - expected).max()) < 1e-3
-        else:
-            assert float((answer == expected).mean()) > 0.999
+    assert OUTPUTS[described.task] <= set(reference)
+    backend = opened(SHIPPED[name], described, "onnxruntime/f32", "")
+    images, kept = kept_reference(reference)
+    rows = list(check(described, backend, images, [level.explicit for level in described.levels], kept))
+    backend.close()
+    assert [row.level for row in rows] == [level.explicit for level in described.levels]
+    assert all(not row.wrong and row.near == 1.0 for row in rows), rows
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_named_levels_cost_less_and_less_and_were_measured(name: str) -> None:
+    described = manifest.load(SHIPPED[name])
+    costs = [level.gmacs for level in described.levels]
+    assert costs == sorted(costs, reverse=True) and described.levels[0].explicit == "full"
+    assert {"full", "balanced", "fast"} <= {level.name for level in described.levels}
+    assert all(level.accuracy for level in described.levels)
+    full = described.levels[0].accuracy or 0.0
+    allowed = {"balanced": 0.01, "fast": 0.025}
+    assert all((level.accuracy or 0.0) >= full - allowed.get(level.name, 0.005) for level in described.levels)
