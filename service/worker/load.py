@@ -135,9 +135,9 @@ def _choose(
 
 
 def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None]) -> None:
-    """Run every engine at every level with a batch of 1 and with the largest that pays: the first run of a size may
-    compile, and memory that is short had better be short now. Sizes that will not be run are not: a backend keeps
-    the memory of the largest."""
+    """Run every engine at every level with a batch of 1, and at the highest with the largest that pays: the first run
+    of a size may compile, and memory that is short had better be short now. Sizes that will not be run are not, nor
+    those of lower levels: a backend keeps memory for each."""
     transform = model.manifest.transform
     together = threading.Barrier(engines)
 
@@ -146,8 +146,8 @@ def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None
         model.backend.run(np.zeros((size, transform.height, transform.width, 3), np.uint8), level)
 
     with ThreadPoolExecutor(engines) as pool:
-        for level, timing in model.timings.items():
-            for size in sorted({1, Profile(timing.a, timing.b).cap(max_batch)}):
+        for number, (level, timing) in enumerate(model.timings.items()):
+            for size in sorted({1, Profile(timing.a, timing.b).cap(max_batch)}) if number == 0 else (1,):
                 progress()
                 for done in [pool.submit(run, size, level) for _ in range(engines)]:
                     done.result()
