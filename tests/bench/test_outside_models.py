@@ -49,6 +49,8 @@ TRANSFORMERS = (
     "vit_small_patch16_dinov3",
     "vit_base_patch16_384",
 )
+FRESH = ("caformer_s18",)
+"""Stirred, these amplify rounding so much that PyTorch's own float32 and float64 disagree: they keep timm's weights."""
 LEVELS = ("full", "tome:1", "tome:7", "tome:8", "tome:13", "tome:16", "tome:16,-1")
 
 
@@ -63,7 +65,8 @@ def added(timm_name: str, root: Path) -> tuple[Path, float]:
     """The model's directory and the seconds that adding it took."""
     torch.manual_seed(0)
     weights = root / "weights.safetensors"
-    save_file(enliven(timm.create_model(timm_name)).state_dict(), weights)
+    model = timm.create_model(timm_name)
+    save_file((model if timm_name in FRESH else enliven(model)).state_dict(), weights)
     before = time.monotonic()
     squint("models", "add", f"timm/{timm_name}", "--weights", str(weights), "--name", "m", "--to", str(root / "zoo"))
     return root / "zoo" / "m" / "1", time.monotonic() - before
@@ -82,10 +85,15 @@ def away(directory: Path) -> float:
 def answers(root: Path, levels: tuple[str, ...]) -> None:
     """Every level is answered over HTTP."""
     photo = (ROOT / "samples" / "classify.jpg").read_bytes()
-    with Service(root, "--models", str(root / "zoo"), "--backend", "onnxruntime", fake=False) as service:
+    service = Service(root, "--models", str(root / "zoo"), "--backend", "onnxruntime", fake=False)
+    service.start()
+    try:
+        service.wait_ready(300)
         for level in levels:
             reply = service.request("POST", f"/classify?level={level}", photo)
             assert reply.status == 200 and reply.json()["level"] == level, reply.body
+    finally:
+        service.stop()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

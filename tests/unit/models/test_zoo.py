@@ -21,7 +21,7 @@ def test_these_models_are_shipped_and_those_of_the_zoo_are_one_for_each_task() -
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_model_is_whole_and_at_most_12_mb(name: str) -> None:
+def test_a_shipped_model_is_whole_and_at_most_14_mb(name: str) -> None:
     directory = SHIPPED[name]
     described = manifest.load(directory)
     assert described.name == name
@@ -29,7 +29,7 @@ def test_a_shipped_model_is_whole_and_at_most_12_mb(name: str) -> None:
     assert described.labels == expected
     for file in described.files:
         manifest.read_file(directory, described, file)
-    assert sum(path.stat().st_size for path in directory.iterdir()) <= 12_000_000
+    assert sum(path.stat().st_size for path in directory.iterdir()) <= 14_000_000
     assert described.training["minutes"] > 0
     assert described.evaluation["scenes"] >= 2000
 
