@@ -31,7 +31,7 @@ def add(group: Any) -> None:
         "Shows every backend and what `auto` chooses; a batch of n items takes about a + b * n. Then, on that backend, "
         "the levels: their times in turns, their accuracy on fresh scenes (agreement with full, for a model not made "
         "for these), and which of them high, balanced and fast should be. They are chosen from the best: --max-drop "
-        "is what fast may lose; balanced may lose a quarter of it, high a tenth. What was measured before is shown "
+        "is what fast may lose; balanced may lose 15 percent of that, high 5. What was measured before is shown "
         "again, unless --fresh.",
     )
     of_model(profile)

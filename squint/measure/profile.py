@@ -34,7 +34,7 @@ RUNS = 2
 """Timed runs of each level in each turn; one more before them is not timed."""
 BATCH = 8
 """Images per run when accuracy is measured."""
-SHARES = {"fast": 1.0, "balanced": 0.25, "high": 0.1}
+SHARES = {"fast": 1.0, "balanced": 0.15, "high": 0.05}
 """The share of the allowed drop that each name may use."""
 APART = 0.95
 """A named level takes at most this share of the time of the one above it."""
