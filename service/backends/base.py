@@ -83,6 +83,10 @@ class Backend(ABC):
             raise BackendError("batch", f"unknown level {level!r}; this model has {', '.join(self._named)}") from None
         return {name: np.array(values, np.int64) for name, values in found.inputs.items()}
 
+    def prepared(self, level: str) -> bool:
+        """Whether a run at this level, which the model has, can begin at once; otherwise the first one compiles."""
+        return True
+
     def settle(self) -> None:  # noqa: B027 - most have nothing to do
         """Give back what only loading and first runs needed."""
 

@@ -176,6 +176,10 @@ class OpenVino(Backend):
             raise BackendError("fatal", "the backend is closed")
         return compiled.run({"images": images, **inputs})
 
+    def prepared(self, level: str) -> bool:
+        """Whether the graph that the level needs is compiled."""
+        return self._open is not None or self._fits(self._inputs(level))
+
     def _fits(self, inputs: Inputs) -> bool:
         return all(
             inputs[name][place] == value for name, known in self._settled.items() for place, value in known.items()

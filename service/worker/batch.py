@@ -15,6 +15,9 @@ from service.wire.slots import Arena
 from service.worker.guard import Guard
 from service.worker.load import Model
 
+PREPARE_SECONDS = 60.0
+"""For the first batch at a level that the backend is not prepared for, which compiles."""
+
 Answered = Done | Undone
 
 
@@ -36,7 +39,10 @@ class Bench:
             code = "unknown_model" if model is None else "unknown_level"
             undone = [_undone(work, code, "this worker does not serve it") for work in run.items]
             return Ran(run.batch, [*undone], 0.0, 0.0)
-        guard.run(timing, len(run.items))
+        if model.backend.prepared(run.level):
+            guard.run(timing, len(run.items))
+        else:
+            guard.load(PREPARE_SECONDS)
         try:
             return self._run(run, model, timing, guard)
         except MemoryError:

@@ -42,7 +42,9 @@ def test_only_open_steps_are_compiled_until_an_explicit_level_needs_more(tmp_pat
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     fast, same = backend.run(images, "fast"), backend.run(images, "tome:0/2")
     assert np.array_equal(fast["logits"], same["logits"]) and opened(backend) == ["settled"]
+    assert backend.prepared("fast") and backend.prepared("tome:0/1") and not backend.prepared("tome:2/2+width:1/2")
     other = backend.run(images, "tome:2/2+width:1/2")
+    assert backend.prepared("tome:1/2")
     assert opened(backend) == ["settled", "open"] and not np.array_equal(other["tokens"], fast["tokens"])
     few, all_of_them = (branches(one._model) for one in (backend._compiled, backend._open) if one)
     assert 0 < few < all_of_them

@@ -22,9 +22,16 @@ class Scripted(Backend):
 
     errors: list[Exception]
     batches: list[int]
+    ready = True
+    pulse: Pulse
+    allowed = 0.0
+
+    def prepared(self, level: str) -> bool:
+        return self.ready
 
     def _run(self, images: Images, inputs: Inputs) -> Outputs:
         self.batches.append(len(images))
+        self.allowed = self.pulse.read().limit
         if self.errors:
             raise self.errors.pop(0)
         return {"logits": images[:, 0, 0, :].astype(np.float32)}
@@ -45,7 +52,8 @@ def run(backend: Scripted, tmp_path: Path, items: int) -> Ran | RunFailed:
     pixels = Arena.create("pixels", 8, model.image_bytes)
     for slot in range(8):
         pixels.view(slot)[:3] = bytes((1 if slot % 3 == channel else 0) for channel in range(3))
-    guard = Guard(Pulse(Arena.create("board", 1, 16), 0))
+    backend.pulse = Pulse(Arena.create("board", 1, 16), 0)
+    guard = Guard(backend.pulse)
     place = Geometry(32, 32, (0.0, 0.0, 32.0, 32.0))
     works = [Work(10 + slot, slot, slot, place, Options(top_k=1)) for slot in range(items)]
     return Bench(pixels, {"m": model}).run(Run(1, "m", "full", works), guard)
@@ -63,6 +71,14 @@ def test_results_are_those_of_the_slots(backend: Scripted, tmp_path: Path) -> No
     answer = run(backend, tmp_path, 4)
     assert winners(answer) == {10: 0, 11: 1, 12: 2, 13: 0}
     assert isinstance(answer, Ran) and [one.generation for one in answer.items if isinstance(one, Done)] == [0, 1, 2, 3]
+
+
+def test_a_run_that_has_to_compile_first_is_given_the_time(backend: Scripted, tmp_path: Path) -> None:
+    run(backend, tmp_path, 1)
+    assert backend.allowed == 2.0
+    backend.ready = False
+    assert winners(run(backend, tmp_path, 1)) == {10: 0}
+    assert backend.allowed == 60.0
 
 
 def test_the_rest_is_run_again_without_the_guilty_ones(backend: Scripted, tmp_path: Path) -> None:
