@@ -55,8 +55,24 @@ def served_network(directory: Path, described: Manifest) -> Served:
         filled = fill(levelled, onnx.load_from_string(manifest.read_file(directory, described, described.graph)))
     except ValueError as error:
         raise OracleError(f"{described.name}: {error}") from None
-    missing = levelled.unnamed(filled)
+    missing = [name for name in levelled.unnamed(filled) if name.removeprefix("served.") not in idle(levelled.served)]
     if missing:
         raise OracleError(f"{described.name}: its graph has no weight {missing[0]!r}")
     levelled.join()
     return levelled.served
+
+
+def idle(served: Served) -> set[str]:
+    """The parameters that a classifier's answer does not depend on, which the exporter leaves out: LookupViT's last
+    block also writes lookup tokens, and nobody reads them."""
+    if served.task != "classify":
+        return set()
+    names, parameters = zip(*served.named_parameters(), strict=True)
+    side = served.trunk.config.side
+    with torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        logits = served(torch.zeros(1, side, side, 3, dtype=torch.uint8))[0]
+        found = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+    served.requires_grad_(False)
+    return {name for name, gradient in zip(names, found, strict=True) if gradient is None}

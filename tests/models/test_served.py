@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,22 @@ def test_an_exported_directory_is_whole_and_answers_as_torch_does(task: Task, tm
         assert all(
             np.array_equal(again[f"{level} {name}"], kept) for name, kept in answers_kept(reference, level).items()
         )
+
+
+def test_a_lookup_vit_is_an_oracle_without_the_weights_that_nothing_reads(tmp_path: Path) -> None:
+    small = replace(SMALL, kind="lookup")
+    torch.manual_seed(0)
+    network = lively(Network(small, 14, ("classify",)))
+    for parameter in network.parameters():
+        parameter.data += torch.randn_like(parameter) * 1e-3
+    save_file(network.state_dict(), tmp_path / "weights", {"config": json.dumps(asdict(small)), "record": "{}"})
+    directory = export("classify", tmp_path / "weights", tmp_path, "toyscape-lookup")
+    described = manifest.load(directory)
+    reference = read_reference(directory, described)
+    ask = oracle(directory, described)
+    for level in ("lookup:3x3", "lookup:3x4"):
+        again = kept_answers(level, ask(reference["images"][:KEPT], level))
+        assert np.array_equal(again[f"{level} logits"], answers_kept(reference, level)["logits"])
 
 
 def test_a_graph_without_one_of_the_weights_is_no_oracle(tmp_path: Path) -> None:
