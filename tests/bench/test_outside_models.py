@@ -65,7 +65,7 @@ def added(timm_name: str, root: Path) -> tuple[Path, float]:
     """The model's directory and the seconds that adding it took."""
     torch.manual_seed(0)
     weights = root / "weights.safetensors"
-    model = timm.create_model(timm_name)
+    model = timm.create_model(timm_name, num_classes=1000)
     save_file((model if timm_name in FRESH else enliven(model)).state_dict(), weights)
     before = time.monotonic()
     squint("models", "add", f"timm/{timm_name}", "--weights", str(weights), "--name", "m", "--to", str(root / "zoo"))
