@@ -42,8 +42,7 @@ def load_network(weights: Path | None, task: str) -> tuple[Network, dict[str, An
         torch.manual_seed(0)
         return Network(VitConfig(), len(CLASSES), (task,)), {"note": "untrained"}
     metadata = read_metadata(weights)
-    config = json.loads(metadata["config"])
-    network = Network(VitConfig(**{**config, "stem": tuple(config["stem"])}), len(CLASSES), (task,))
+    network = Network(VitConfig.recorded(json.loads(metadata["config"])), len(CLASSES), (task,))
     wanted = network.state_dict()
     network.load_state_dict({name: value for name, value in load_file(weights).items() if name in wanted})
     record: dict[str, Any] = json.loads(metadata["record"])

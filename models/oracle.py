@@ -49,15 +49,17 @@ def served_network(directory: Path, described: Manifest) -> Served:
     config: dict[str, Any] | None = described.training.get("network")
     if config is None:
         raise OracleError(f"{described.name}: its manifest does not say which network it is")
-    network = Network(VitConfig(**{**config, "stem": tuple(config["stem"])}), len(CLASSES), (described.task,))
+    network = Network(VitConfig.recorded(config), len(CLASSES), (described.task,))
     levelled = Levelled(Served(network, described.task, described.trunk.shares if described.trunk else ()))
     try:
         filled = fill(levelled, onnx.load_from_string(manifest.read_file(directory, described, described.graph)))
     except ValueError as error:
         raise OracleError(f"{described.name}: {error}") from None
-    missing = [name for name in levelled.unnamed(filled) if name.removeprefix("served.") not in idle(levelled.served)]
+    missing = set(levelled.unnamed(filled))
     if missing:
-        raise OracleError(f"{described.name}: its graph has no weight {missing[0]!r}")
+        missing -= {f"served.{name}" for name in idle(levelled.served)}
+    if missing:
+        raise OracleError(f"{described.name}: its graph has no weight {min(missing)!r}")
     levelled.join()
     return levelled.served
 

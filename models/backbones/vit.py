@@ -8,9 +8,9 @@ reduction can act between them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,11 @@ class VitConfig:
     @property
     def grid(self) -> int:
         return self.side // 16
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> VitConfig:
+        """The shape that was written down as JSON."""
+        return cls(**{**values, "stem": tuple(values["stem"])})
 
 
 class Features(NamedTuple):

@@ -171,7 +171,7 @@ PASSED_ON = {"Merge": (0, 1, 2), "Restore": (0,), "Widen": (0,)}
 def _condition(kind: str, inputs: list[str], given: Attributes, new: Nodes) -> str:
     """Whether an operator has anything to do, as a vector of one."""
     if kind == "Merge":
-        # Nothing but the count, so that a runtime can settle it before. A plan asks for no more than there is.
+        # Nothing but the count, so that it can be fixed before. A plan asks for no more than there is.
         return new("Greater", inputs[4], new.integers(0))
     if kind == "Widen":
         return new("Greater", inputs[5], new.integers(given["least"]))

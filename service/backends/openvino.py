@@ -60,11 +60,11 @@ def _import() -> Any:
     return openvino
 
 
-Settled = dict[str, dict[int, int]]
+Fixed = dict[str, dict[int, int]]
 """By level input: the values that are constants in a compiled graph, by position."""
 
 
-def settled(levels: Sequence[Inputs]) -> Settled:
+def fixed(levels: Sequence[Inputs]) -> Fixed:
     """The values that all these levels, at least one, share."""
     first = levels[0]
     return {
@@ -73,7 +73,7 @@ def settled(levels: Sequence[Inputs]) -> Settled:
     }
 
 
-def _settle(openvino: Any, model: Any, values: Settled) -> None:
+def _fix(openvino: Any, model: Any, values: Fixed) -> None:
     """Put constants in the place of level inputs; the library then folds the branches away that they decide."""
     for parameter in model.get_parameters():
         known = values.get(parameter.get_friendly_name(), {})
@@ -86,7 +86,7 @@ def _settle(openvino: Any, model: Any, values: Settled) -> None:
 
 
 def _compile(
-    openvino: Any, artefact: Artefact, properties: dict[str, Any], values: Settled
+    openvino: Any, artefact: Artefact, properties: dict[str, Any], values: Fixed
 ) -> tuple[Any, cache.Mapped | None]:
     """The compiled model, and the file it reads weights from, if there is one."""
     core = openvino.Core()
@@ -112,7 +112,7 @@ def _compile(
     if found is not None:
         return found
     graph = core.read_model(artefact.graph, b"")
-    _settle(openvino, graph, values)
+    _fix(openvino, graph, values)
     compiled = core.compile_model(graph, "CPU", properties)
     if artefact.cache_dir:
         exported = compiled.export_model()
@@ -131,7 +131,7 @@ def _tensor(openvino: Any, blob: cache.Mapped) -> Any:
 class _Compiled:
     """A compiled model with one infer request per engine."""
 
-    def __init__(self, openvino: Any, artefact: Artefact, properties: dict[str, Any], values: Settled) -> None:
+    def __init__(self, openvino: Any, artefact: Artefact, properties: dict[str, Any], values: Fixed) -> None:
         try:
             self._model, self._blob = _compile(openvino, artefact, properties, values)
         except Exception as error:  # the library raises RuntimeError and its own classes
@@ -164,9 +164,9 @@ class OpenVino(Backend):
 
     def __init__(self, name: str, artefact: Artefact, openvino: Any, properties: dict[str, Any]) -> None:
         super().__init__(name, artefact.manifest)
-        self._settled = settled([self._inputs(level.name) for level in artefact.manifest.levels])
+        self._fixed = fixed([self._inputs(level.name) for level in artefact.manifest.levels])
         self._parts = (openvino, artefact, properties)
-        self._compiled: _Compiled | None = _Compiled(*self._parts, self._settled)
+        self._compiled: _Compiled | None = _Compiled(*self._parts, self._fixed)
         self._open: _Compiled | None = None
         self._opening = threading.Lock()
 
@@ -182,7 +182,7 @@ class OpenVino(Backend):
 
     def _fits(self, inputs: Inputs) -> bool:
         return all(
-            inputs[name][place] == value for name, known in self._settled.items() for place, value in known.items()
+            inputs[name][place] == value for name, known in self._fixed.items() for place, value in known.items()
         )
 
     def _with_every_step(self) -> _Compiled:

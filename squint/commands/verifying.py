@@ -117,15 +117,15 @@ def _reference(options: argparse.Namespace, directory: Path, model: Manifest) ->
     from squint.measure.backends import pictures
     from squint.measure.verify import kept_reference, remembered
 
-    kept = (*kept_reference(read_reference(directory, model)), "the answers of PyTorch that are kept")
+    kept = kept_reference(read_reference(directory, model))
     try:
         from models.oracle import OracleError, oracle
     except ImportError:
-        return kept
+        return *kept, "the answers of PyTorch that are kept (it is not installed)"
     try:
         asked = oracle(directory, model)
-    except OracleError:
-        return kept
+    except OracleError as error:
+        return *kept, f"the answers of PyTorch that are kept ({error})"
     return pictures(model, options.scenes), remembered(asked), "PyTorch"
 
 

@@ -15,7 +15,7 @@ from models import manifest
 from models.levels import FULL
 from squint.measure.answers import Answer, Offline, Service, Source
 from squint.measure.scenes import TestScene, test_scenes
-from squint.measure.scores import score_for
+from squint.measure.scores import SCORES, score_for
 
 CONNECTIONS = 2  # to a service; more would queue behind one another on the machines this is run on
 
@@ -73,7 +73,7 @@ def record(directory: Path, results: Mapping[str, Mapping[str, float]], conditio
     described = manifest.load(directory)
     levels = []
     for level in described.levels:
-        found = next(iter(results.get(level.name, {}).values()), level.accuracy)
+        found = results.get(level.name, {}).get(SCORES[described.task][0], level.accuracy)
         levels.append(msgspec.structs.replace(level, accuracy=None if found is None else round(found, 4)))
     full = {name: round(value, 4) for name, value in results.get(FULL, {}).items()}
     evaluation = {**conditions, **full} if full else described.evaluation

@@ -27,7 +27,7 @@ from service.tasks.registry import TASKS
 from squint.measure.answers import Reader, answer_in
 from squint.measure.backends import opened, pictures
 from squint.measure.scenes import TestScene, test_scenes
-from squint.measure.scores import score_for
+from squint.measure.scores import SCORES, score_for
 
 TURNS = 5
 RUNS = 2
@@ -38,8 +38,6 @@ SHARES = {"fast": 1.0, "balanced": 0.15, "high": 0.05}
 """The share of the allowed drop that each name may use."""
 APART = 0.95
 """A named level takes at most this share of the time of the one above it."""
-SCORES = {"classify": ("top1", "top1"), "detect": ("map", "map50"), "segment": ("miou", "miou")}
-"""By task: the score that stands in a manifest, and the one that the drop is counted in."""
 AGREEMENT = "agreement"
 
 Images = NDArray[np.uint8]

@@ -14,6 +14,9 @@ from pycocotools.cocoeval import COCOeval
 from squint.measure.answers import Answer, Mask, Top
 from squint.measure.scenes import TestScene
 
+SCORES = {"classify": ("top1", "top1"), "detect": ("map", "map50"), "segment": ("miou", "miou")}
+"""By task: the score that stands in a manifest, and the one that the drop is counted in."""
+
 
 class Score(ABC):
     """Takes a scene and the answer for it, one after another; `result` sums up."""

@@ -12,17 +12,17 @@ import pytest
 from models import manifest
 from service.backends import registry
 from service.backends.base import Artefact
-from service.backends.openvino import OpenVino, settled
+from service.backends.openvino import OpenVino, fixed
 from tests.contract import models
 
 openvino = pytest.importorskip("openvino")
 
 
-def test_what_all_levels_share_is_settled() -> None:
+def test_what_all_levels_share_is_fixed() -> None:
     levels = [{"merge": np.array([0, 0, 0])}, {"merge": np.array([0, 8, 0])}, {"merge": np.array([0, 0, 0])}]
-    assert settled(levels) == {"merge": {0: 0, 2: 0}}
-    assert settled(levels[:1]) == {"merge": {0: 0, 1: 0, 2: 0}}
-    assert settled([{}]) == {}
+    assert fixed(levels) == {"merge": {0: 0, 2: 0}}
+    assert fixed(levels[:1]) == {"merge": {0: 0, 1: 0, 2: 0}}
+    assert fixed([{}]) == {}
 
 
 def branches(compiled: Any) -> int:
@@ -30,7 +30,7 @@ def branches(compiled: Any) -> int:
 
 
 def opened(backend: OpenVino) -> list[str]:
-    return [name for name, one in (("settled", backend._compiled), ("open", backend._open)) if one]
+    return [name for name, one in (("fixed", backend._compiled), ("open", backend._open)) if one]
 
 
 def test_only_open_steps_are_compiled_until_an_explicit_level_needs_more(tmp_path: Path) -> None:
@@ -41,11 +41,11 @@ def test_only_open_steps_are_compiled_until_an_explicit_level_needs_more(tmp_pat
     assert isinstance(backend, OpenVino)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     fast, same = backend.run(images, "fast"), backend.run(images, "tome:0/2")
-    assert np.array_equal(fast["logits"], same["logits"]) and opened(backend) == ["settled"]
+    assert np.array_equal(fast["logits"], same["logits"]) and opened(backend) == ["fixed"]
     assert backend.prepared("fast") and backend.prepared("tome:0/1") and not backend.prepared("tome:2/2+width:1/2")
     other = backend.run(images, "tome:2/2+width:1/2")
     assert backend.prepared("tome:1/2")
-    assert opened(backend) == ["settled", "open"] and not np.array_equal(other["tokens"], fast["tokens"])
+    assert opened(backend) == ["fixed", "open"] and not np.array_equal(other["tokens"], fast["tokens"])
     few, all_of_them = (branches(one._model) for one in (backend._compiled, backend._open) if one)
     assert 0 < few < all_of_them
     backend.close()
