@@ -61,6 +61,7 @@ class ModelConfig:
 
     backend: BackendName | None = None
     default_level: str = "full"
+    min_level: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,17 @@ line, a field or a terminal command: everything outside printable ASCII is escap
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Literal
+
+import msgspec
 
 Severity = Literal["debug", "info", "warning", "error"]
 MAX_VALUE = 256
@@ -22,13 +26,18 @@ _RANK: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _least = _RANK["info"]
 _always: dict[str, Any] = {}
+_encoder = msgspec.json.Encoder()
+_second = (-1, "")
+"""The second last written, and how it is written."""
+_soon: Callable[[Callable[[], object]], object] | None = None
+_waiting = False
 
 
 def configure(severity: str, **always: Any) -> None:
     """Write lines of at least `severity`, each with the fields `always` (such as the name of this process)."""
     global _least, _always
     _least = _RANK[severity]
-    _always = always
+    _always = {key: _plain(value) for key, value in always.items()}
     logging.getLogger().handlers = [_Bridge(logging.WARNING)]
 
 
@@ -52,16 +61,46 @@ class _Bridge(logging.Handler):
 _CHATTY = ("python_multipart", "uvicorn")
 
 
+def gather(soon: Callable[[Callable[[], object]], object]) -> None:
+    """From now on lines are written together, when what `soon` is given is called: once in each turn of an event loop.
+    Whoever ends the process flushes stderr, as `service.child.leave` does."""
+    global _soon
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(line_buffering=False)
+        _soon = soon
+
+
 def event(name: str, /, *, severity: Severity = "info", **fields: Any) -> None:
     """Write one line. A reader that has gone away, or is slow to take it, is never an error of ours."""
+    global _waiting
     if _RANK[severity] < _least:
         return
-    line = {"ts": _now(), "severity": severity, "event": name}
-    for key, value in (_always | fields).items():
-        line[key] = _plain(value)
-    text = json.dumps(line, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f")
+    line = {"ts": _now(), "severity": severity, "event": name, **_always}
+    for key, value in fields.items():
+        kind = type(value)
+        line[key] = value if kind is int or (kind is str and len(value) <= MAX_VALUE) else _plain(value)
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(_text(line))
+    if _soon is not None and not _waiting:
+        _waiting = True
+        _soon(_flush)
+
+
+def _text(line: dict[str, Any]) -> str:
+    try:
+        fast = _encoder.encode(line)
+    except (UnicodeEncodeError, OverflowError):
+        fast = b"\x7f"
+    if fast.isascii() and b"\x7f" not in fast:
+        return fast.decode("ascii") + "\n"
+    return json.dumps(line, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n"
+
+
+def _flush() -> None:
+    global _waiting
+    _waiting = False
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
 
 
 def frames(error: BaseException) -> str:
@@ -72,8 +111,12 @@ def frames(error: BaseException) -> str:
 
 
 def _now() -> str:
+    global _second
     seconds = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+    whole = int(seconds)
+    if whole != _second[0]:
+        _second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(whole)))
+    return f"{_second[1]}{int(seconds * 1000) % 1000:03d}Z"
 
 
 def _plain(value: Any) -> Any:

@@ -318,4 +318,10 @@ MODEL_SETTINGS: tuple[Setting, ...] = (
         "Level for requests that name none. A named one that is not offered on this hardware is stood in for by the "
         "next higher one.",
     ),
+    _plain(
+        "min-level",
+        _LEVEL,
+        "Lowest level that `auto` serves to requests that name no `min_level` of their own.",
+        "the lowest that is offered",
+    ),
 )

@@ -26,7 +26,7 @@ from models.manifest import Manifest, ManifestError
 from service import config as configuration
 from service import log
 from service.config import Config
-from service.core.dispatch import DECODER_DEPTH
+from service.core.decoding import DEPTH
 from service.core.levels import AUTO, unknown
 from service.core.restart import MAX_DELAY, Restart
 from service.errors import ConfigError, StartError, WireError
@@ -98,7 +98,7 @@ def _prepare(config: Config) -> Shared:
     listener = _listen(config)
     limits = config.limits
     # A slot for every image in flight, and for those answered early that a process may still touch.
-    ghosts = config.decoders * DECODER_DEPTH + config.workers * (config.threads + 1) * config.max_batch
+    ghosts = config.decoders * DEPTH + config.workers * (config.threads + 1) * config.max_batch
     children = [Child("gateway", 0, 0, 1, Restart(config.max_crashes))]
     children += [Child("decoder", k, 1 + k, 1, Restart(config.max_crashes)) for k in range(config.decoders)]
     first = 1 + config.decoders
@@ -106,7 +106,7 @@ def _prepare(config: Config) -> Shared:
         children.append(Child("worker", k, first + k * config.threads, config.threads, Restart(config.max_crashes)))
     return Shared(
         pixels=Arena.create("squint-pixels", limits.in_flight + ghosts, slot_bytes),
-        bodies=Arena.create("squint-bodies", config.decoders * DECODER_DEPTH, limits.body_bytes),
+        bodies=Arena.create("squint-bodies", config.decoders * DEPTH, limits.body_bytes),
         board=Arena.create("squint-pulse", first + config.workers * config.threads, RECORD_BYTES),
         listener=listener,
         children=children,

@@ -74,7 +74,7 @@ ROOMS: dict[str, Room] = {
     "service/config.py": Room({"service.errors", "service.settings"}, {"msgspec"}),
     "service/settings.py": Room(),
     "service/errors.py": Room(),
-    "service/log.py": Room(),
+    "service/log.py": Room(set(), {"msgspec"}),
     "service/supervisor.py": Room(BASICS | {"service.core", "service.wire"} | ARTEFACT, {"setproctitle"}),
     "service/__main__.py": Room(BASICS | {"service.supervisor"}),
     "service/version.py": Room(),
@@ -96,12 +96,12 @@ ROOMS: dict[str, Room] = {
 }
 
 HEAVY: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("service/backends/onnxruntime.py",),
+    "onnxruntime": ("service/backends/onnxruntime.py", "loadtest/peers/"),
     "openvino": ("service/backends/openvino.py",),
     "tensorrt": ("service/backends/tensorrt.py",),
-    "torch": ("models/", "service/backends/torch.py"),
-    **dict.fromkeys(TRAINING - {"torch"}, ("models/",)),
-    **dict.fromkeys(IMAGES, ("service/decoder/image.py", "models/", "squint/measure/")),
+    "torch": ("models/", "service/backends/torch.py", "loadtest/peers/"),
+    **dict.fromkeys(TRAINING - {"torch"}, ("models/", "loadtest/peers/")),
+    **dict.fromkeys(IMAGES, ("service/decoder/image.py", "models/", "squint/measure/", "loadtest/")),
     "pycocotools": ("service/tasks/", "squint/measure/"),
 }
 

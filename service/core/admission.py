@@ -8,14 +8,21 @@ import msgspec
 
 from service.errors import Refusal
 
+MARGIN = 1.1
+"""Predictions are believed to about a tenth."""
+
+HELD = 8
+"""A client may have this many times as many images in flight as there is room left, so that others always find some
+(dynamic thresholds: Choudhury and Hahne, 1998)."""
+
 
 class Load(msgspec.Struct, frozen=True, gc=False):
     """What stands before a new item, in seconds of work divided by those who do it."""
 
     decode_seconds: float
-    """Decoding everything that waits for a decoder, and this item."""
+    """Decoding everything that goes before this item to a decoder, and this item."""
     infer_seconds: float
-    """Running everything that is decoded or will be, on all engines."""
+    """Running everything that goes before it to a worker."""
     own_seconds: float
     """This item's own run, once its turn comes."""
 
@@ -25,13 +32,19 @@ class Load(msgspec.Struct, frozen=True, gc=False):
         return max(self.decode_seconds, self.infer_seconds) + self.own_seconds
 
 
-def try_admit(now: float, deadline: float, in_flight: int, limit: int, load: Load) -> None:
-    """Raise Refusal `overloaded` when the item cannot be on time or there is no room.
+def check_room(in_flight: int, limit: int, held: int, load: Load) -> None:
+    """Raise Refusal `overloaded` when nothing more can be taken in, or nothing more of a client who holds `held`."""
+    if held >= HELD * (limit - in_flight):
+        full = in_flight >= limit
+        message = "too many requests in flight" if full else "too many requests of this client in flight"
+        raise Refusal("overloaded", message, retry_after=max(load.seconds, 1.0))
+
+
+def check_time(now: float, deadline: float, load: Load) -> None:
+    """Raise Refusal `overloaded` when the item cannot be on time.
 
     `Retry-After` is honest: the time after which, at the present rate, the same request would be admitted.
     """
-    if in_flight >= limit:
-        raise Refusal("overloaded", "too many requests in flight", retry_after=max(load.seconds, 1.0))
-    late = now + load.seconds - deadline
+    late = now + MARGIN * load.seconds - deadline
     if late > 0:
         raise Refusal("overloaded", "cannot be answered before its deadline", retry_after=math.ceil(late))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-WORTH = 0.05
-"""A further item in a batch must raise throughput by at least this share."""
+CloseReason = Literal["cap", "drained", "shared", "deadline", "retry"]
+"""Why a batch was closed: it reached the size from which more do not pay; nothing else waited; the rest was left to
+another idle engine; one more would have made an item late; or it repeats a batch that failed."""
+
+ENOUGH = 0.9
+"""Batches are as small as they can be with this share of the throughput of the largest."""
 
 PREFETCH_BELOW = 0.005
 """A batch shorter than this many seconds is sent ahead of time, so that the worker need not wait for a round trip."""
@@ -35,18 +40,17 @@ class Profile:
         bounded = min(max(ratio, 0.1), 10.0)
         self.drift += _DRIFT_WEIGHT * (bounded - self.drift)
 
-    def cap(self, limit: int) -> int:
-        """The batch size, at most `limit`, at which one more item gains less than WORTH in throughput.
+    def relax(self) -> None:
+        """Believe a slow machine a little less; for when nothing is observed any more."""
+        self.drift += _DRIFT_WEIGHT * (min(self.drift, 1.0) - self.drift)
 
-        Throughput is n / (a + b n); going from n to n + 1 multiplies it by (1 + 1/n) (a + b n) / (a + b (n + 1)),
-        and a / (n (a + b (n + 1))) is the gain.
+    def cap(self, limit: int) -> int:
+        """The smallest batch, at most `limit`, with ENOUGH of the throughput of a batch of `limit`.
+
+        Throughput is n / (a + b n), so n must be at least q a / (1 - q b) with q = ENOUGH limit / (a + b limit).
         """
-        if self.a <= 0:
-            return 1
-        # a / (n (a + b (n + 1))) < WORTH  <=>  b n^2 + (a + b) n - a / WORTH > 0
-        p = self.a + self.b
-        n = (-p + math.sqrt(p * p + 4 * self.b * self.a / WORTH)) / (2 * self.b)
-        return max(1, min(limit, math.ceil(n)))
+        rate = ENOUGH * limit / (self.a + self.b * limit)
+        return max(1, min(limit, math.ceil(rate * self.a / (1 - rate * self.b) - 1e-9)))
 
 
 def share(queued: int, idle_engines: int, cap: int) -> int:

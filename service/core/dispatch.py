@@ -7,7 +7,7 @@ The invariant that everything else rests on: each admitted item gets exactly one
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -15,25 +15,21 @@ import msgspec
 
 from service.core import admission, batching, isolation
 from service.core.admission import Load
-from service.core.batching import Profile
+from service.core.batching import CloseReason, Profile
+from service.core.decoding import HEAVY_SECONDS, Decoding
+from service.core.fairness import CLASSES, FLOOR
 from service.core.lanes import Lane, Lanes
-from service.core.queue import DeadlineQueue, Item, LaneKey, State
+from service.core.queue import Item, LaneKey, State
+from service.core.turns import Turn, Turns
 from service.errors import Refusal
-
-DECODER_DEPTH = 2
-"""Images a decoder holds: one in work and one at hand, so that it never waits for a round trip."""
-
-_DECODE_SECONDS = 0.002
-_DECODE_WEIGHT = 0.05
-
-CloseReason = Literal["cap", "drained", "retry"]
 
 
 class StartDecode(msgspec.Struct, frozen=True, gc=False):
-    """Send an item to a decoder."""
+    """Send an item to a decoder, which gives it back when it would take more than `limit` seconds (0: any time)."""
 
     item: Item
     decoder: int
+    limit: float
 
 
 class StartRun(msgspec.Struct, frozen=True):
@@ -59,6 +55,8 @@ Action = StartDecode | StartRun | Answer
 class _Batch(msgspec.Struct):
     lane: Lane
     items: list[Item]
+    until: float
+    """When it should be finished."""
     alone: bool = False
     """It may be what killed a worker: nothing else runs there beside it, so that nothing else is blamed."""
 
@@ -76,11 +74,12 @@ class Dispatcher:
     def __init__(self, in_flight_limit: int) -> None:
         self._limit = in_flight_limit
         self._items: dict[int, Item] = {}
+        self._held: Counter[str] = Counter()
+        """Admitted items by client."""
         self._deadlines: list[tuple[float, int]] = []
-        self._decode_queue = DeadlineQueue()
-        self._decoders: dict[int, deque[Item]] = {}
-        self._decode_seconds = _DECODE_SECONDS
+        self._decoding = Decoding()
         self._lanes = Lanes()
+        self._turns = Turns(self._lanes)
         self._workers: dict[int, _Worker] = {}
         self._batches = 0
         self._actions: list[Action] = []
@@ -95,7 +94,7 @@ class Dispatcher:
     @property
     def queued(self) -> int:
         """Items that wait for a decoder or for a worker."""
-        return len(self._decode_queue) + sum(lane.waiting for lane in self._lanes.busy())
+        return max(sum(lane.waiting for lane in self._lanes.busy()) - self._decoding.held, 0)
 
     def serves(self, lane: LaneKey) -> bool:
         """True once some worker has offered the lane (it stays true while that worker restarts), and while one opened
@@ -106,9 +105,15 @@ class Dispatcher:
         """Have a lane on demand, see Lanes.demand. Raises Refusal."""
         self._lanes.demand(lane, like, share)
 
+    def auto(self, model: str, floor: str | None) -> LaneKey:
+        """The lane of items whose level is the scheduler's choice, see Lanes.auto. Raises Refusal."""
+        if model not in self._lanes.groups:
+            raise Refusal("starting", "the model is not loaded yet", retry_after=1.0)
+        return self._lanes.auto(model, floor)
+
     def ready(self) -> bool:
         """A decoder and a worker are there."""
-        return bool(self._decoders) and bool(self._workers)
+        return bool(self._decoding) and bool(self._workers)
 
     def take_actions(self) -> list[Action]:
         """The decisions since the last call, in order."""
@@ -123,52 +128,48 @@ class Dispatcher:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def load(self, key: LaneKey) -> Load:
-        """What a new item of this lane would find before it."""
-        decoders = max(len(self._decoders), 1)
-        undecoded = len(self._decode_queue) + sum(len(held) for held in self._decoders.values())
-        engines = max(sum(worker.engines for worker in self._workers.values()), 1)
-        work = 0.0
-        for lane in self._lanes.busy():
-            cap = lane.cap
-            work += lane.waiting * lane.profile.seconds(cap) / cap
-        for worker in self._workers.values():
-            work += sum(batch.lane.profile.seconds(len(batch.items)) for batch in worker.running.values()) / 2
+    def load(self, now: float, key: LaneKey, priority: int = 1, client: str = "") -> Load:
+        """What a new item would find before it. One whose level is the scheduler's choice is promised the lowest that
+        it accepts."""
         lane = self._lanes[key]
-        cap = lane.cap
-        work += undecoded * lane.profile.seconds(cap) / cap
-        return Load(
-            decode_seconds=self._decode_seconds * (undecoded / decoders + 1),
-            infer_seconds=work / engines,
-            own_seconds=lane.profile.seconds(1),
+        group = lane.group
+        at = group.rank[lane.floor] if lane.floor is not None else len(group.offered) - 1
+        served = group.serving(lane, at)
+        ahead = group.waiting.ahead(priority, client)
+        work = group.work(at) * ahead / max(len(group.waiting), 1)
+        work += sum(
+            min(other.work(), work + served.each) for other in self._lanes.groups.values() if other is not group
         )
+        decode = self._decoding.seconds(priority, client)
+        own = served.profile.seconds(min(ahead + 1, served.cap))
+        # What classes above it are expected to bring goes first too; but its class has its floor.
+        work /= self._turns.left(priority)
+        if priority:
+            work = min(work, (group.waiting.beside(priority, client) + 1) * served.each / FLOOR)
+        infer = (work + self._remaining(now)) / self._engines
+        return Load(decode, max(infer, group.waiting.patience(priority, client)), own)
 
     # -- processes come and go ---------------------------------------------------------------------------------
 
     def decoder_up(self, now: float, decoder: int) -> None:
         """A decoder is attached."""
-        self._decoders[decoder] = deque()
+        self._decoding.up(decoder)
         self._feed_decoders(now)
 
     def decoder_down(self, now: float, decoder: int) -> None:
         """A decoder died: the image in work is tried once more, those behind it lose nothing."""
-        held = self._decoders.pop(decoder, deque())
-        for position, item in enumerate(held):
-            if item.state is State.ANSWERED:
-                continue
-            if position == 0:
-                item.strikes += 1
-                if item.strikes >= isolation.STRIKES:
-                    self._answer(item, Refusal("undecodable_image", "the image cannot be decoded within the limits"))
-                    continue
-            item.state = State.WAITING
-            self._decode_queue.push(item)
+        for item, at_work in self._decoding.down(decoder):
+            item.strikes += at_work
+            if at_work and item.strikes >= isolation.STRIKES:
+                self._answer(item, Refusal("undecodable_image", "the image cannot be decoded within the limits"))
+            else:
+                self._decoding.push(now, item)
         self._feed_decoders(now)
 
     def worker_up(
         self, now: float, worker: int, engines: int, profiles: dict[LaneKey, Profile], max_batch: int
     ) -> None:
-        """A worker is attached and serves these lanes."""
+        """A worker is attached and serves these lanes; of each model those of the highest level first."""
         self.worker_down(now, worker)
         for key, profile in profiles.items():
             self._lanes.offer(key, profile, max_batch)
@@ -186,31 +187,46 @@ class Dispatcher:
                 if item.strikes >= isolation.STRIKES:
                     self._answer(item, Refusal("unprocessable_image", "the model cannot process this image"))
                 else:
-                    self._retry(batch.lane, [item])
+                    self._retry(now, batch.lane, [item])
         self._feed_workers(now)
 
     # -- the way of an item ------------------------------------------------------------------------------------
 
-    def admit(self, now: float, id: int, lane: LaneKey, deadline: float, priority: int = 1) -> Item:
+    def admit(self, now: float, id: int, lane: LaneKey, deadline: float, priority: int = 1, client: str = "") -> Item:
         """Take an item in, or raise Refusal. `id` must be new."""
         if lane not in self._lanes:
             raise Refusal("starting", "the model is not loaded yet", retry_after=1.0)
-        admission.try_admit(now, deadline, len(self._items), self._limit, self.load(lane))
-        item = Item(id, lane, deadline, priority, now)
+        load = self.load(now, lane, priority, client)
+        admission.check_room(len(self._items), self._limit, self._held[client], load)
+        self._check_time(now, deadline, lane, load)
+        item = Item(id, lane, deadline, priority, now, client)
         self._items[id] = item
+        self._held[client] += 1
         self._lanes.enter(item)
         heapq.heappush(self._deadlines, (deadline, id))
         return item
 
     def submit(self, now: float, item: Item) -> None:
-        """An admitted item's body is here; it may be decoded."""
-        if item.state is State.WAITING and not item.ticket:
-            self._decode_queue.push(item)
-            self._feed_decoders(now)
+        """An admitted item's body is here. It may be decoded, unless others came first meanwhile."""
+        if item.state is not State.ADMITTED:
+            return
+        lane = self._lanes[item.lane]
+        try:
+            load = self.load(now, item.lane, item.priority, item.client)
+            self._check_time(now, item.deadline, item.lane, load)
+        except Refusal as refusal:
+            self._answer(item, refusal)
+            return
+        item.submitted_at = now
+        if lane.floor is not None:
+            lane.group.auto.note(item.deadline - now)
+        lane.group.enter(now, lane, item)
+        self._decoding.push(now, item)
+        self._feed_decoders(now)
 
     def decoded(self, now: float, decoder: int, item: Item, seconds: float) -> None:
         """A decoder finished an item; its pixels are in their slot."""
-        self._leave_decoder(decoder, item, seconds)
+        self._decoding.finished(decoder, item, seconds)
         if item.state is State.DECODING:
             item.state = State.QUEUED
             item.queued_at = now
@@ -221,8 +237,13 @@ class Dispatcher:
 
     def undecoded(self, now: float, decoder: int, item: Item, seconds: float, refusal: Refusal) -> None:
         """A decoder refused an item."""
-        self._leave_decoder(decoder, item, seconds)
+        self._decoding.finished(decoder, item, seconds)
         self._answer(item, refusal)
+        self._feed_decoders(now)
+
+    def heavy(self, now: float, decoder: int, item: Item) -> None:
+        """A decoder gave an item back that would take it longer than the limit."""
+        self._decoding.bounced(now, decoder, item)
         self._feed_decoders(now)
 
     def ran(self, now: float, worker: int, batch_id: int, failures: dict[int, Refusal], seconds: float) -> None:
@@ -248,9 +269,9 @@ class Dispatcher:
                 self._answer(item, Refusal("unprocessable_image", "the model cannot process this image"))
         elif len(live) == 1:
             # The others left while it ran; whether this one is guilty is not known yet.
-            self._retry(batch.lane, live)
+            self._retry(now, batch.lane, live)
         for half in isolation.halves(live):
-            self._retry(batch.lane, half)
+            self._retry(now, batch.lane, half)
         self._feed_workers(now)
 
     def cancel(self, now: float, item: Item) -> None:
@@ -262,101 +283,136 @@ class Dispatcher:
         heap = self._deadlines
         while heap and (heap[0][0] <= now or heap[0][1] not in self._items):
             _, id = heapq.heappop(heap)
-            if id in self._items:
-                self._answer(self._items[id], Refusal("deadline_exceeded", "not answered before the deadline"))
+            item = self._items.get(id)
+            if item is not None:
+                self._press(item.lane)
+                self._answer(item, Refusal("deadline_exceeded", "not answered before the deadline"))
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    @property
+    def _engines(self) -> int:
+        return max(sum(worker.engines for worker in self._workers.values()), 1)
+
+    @property
+    def _idle(self) -> bool:
+        return not any(worker.running for worker in self._workers.values())
+
+    def _check_time(self, now: float, deadline: float, key: LaneKey, load: Load) -> None:
+        try:
+            admission.check_time(now, deadline, load)
+        except Refusal:
+            self._press(key)
+            if self._idle:
+                # Nothing is being measured any more: what was seen last must not shut everyone out for ever.
+                for lane in self._lanes[key].group.lanes.values():
+                    lane.profile.relax()
+            raise
+
+    def _press(self, key: LaneKey) -> None:
+        """Somebody is refused who might have been served at a lower level."""
+        lane = self._lanes[key]
+        if lane.floor is not None:
+            lane.group.auto.press()
+
+    def _remaining(self, now: float) -> float:
+        """Engine seconds that what runs will still take."""
+        batches = [batch for worker in self._workers.values() for batch in worker.running.values()]
+        return sum(max(batch.until - now, 0.0) for batch in batches)
 
     def _answer(self, item: Item, refusal: Refusal | None) -> None:
         if item.state is State.ANSWERED:
             return
         if item.state is State.WAITING:
-            self._decode_queue.remove(item)
+            self._decoding.remove(item)
         elif item.state is State.QUEUED:
             self._lanes[item.lane].queue.remove(item)
         item.state = State.ANSWERED
         del self._items[item.id]
+        self._held[item.client] -= 1
+        if not self._held[item.client]:
+            del self._held[item.client]
         self._lanes.leave(item)
         self._actions.append(Answer(item, refusal))
 
     def _feed_decoders(self, now: float) -> None:
-        while self._decode_queue and self._decoders:
-            decoder, held = min(self._decoders.items(), key=lambda pair: len(pair[1]))
-            item = self._decode_queue.pop() if len(held) < DECODER_DEPTH else None
-            if item is None:
-                return
-            item.state = State.DECODING
-            item.started_at = now
-            held.append(item)
-            self._actions.append(StartDecode(item, decoder))
-
-    def _leave_decoder(self, decoder: int, item: Item, seconds: float) -> None:
-        held = self._decoders.get(decoder)
-        if held and item in held:
-            held.remove(item)
-        self._decode_seconds += _DECODE_WEIGHT * (seconds - self._decode_seconds)
+        while (given := self._decoding.next(now)) is not None:
+            item, decoder = given
+            self._actions.append(StartDecode(item, decoder, 0.0 if item.heavy else HEAVY_SECONDS))
 
     def _feed_workers(self, now: float) -> None:
-        while True:
-            choice = self._next()
-            if choice is None:
-                return
-            index, worker, lane = choice
-            self._start(now, index, worker, lane)
+        while (choice := self._next()) is not None:
+            self._start(now, *choice)
 
-    def _next(self) -> tuple[int, _Worker, Lane] | None:
-        """The worker with the most room, and of its lanes the one with the most urgent item."""
-        best: tuple[int, int, _Worker, Lane] | None = None
+    def _next(self) -> tuple[int, _Worker, Turn] | None:
+        """The worker with the most room, and what it should run next."""
+        best: tuple[int, int, _Worker, Turn] | None = None
         for index, worker in self._workers.items():
-            lane = self._urgent(worker)
-            if lane is None or any(batch.alone for batch in worker.running.values()):
-                continue
-            if worker.running and lane.suspects:
-                continue
             room = worker.engines - len(worker.running)
-            if lane.profile.seconds(lane.cap) < batching.PREFETCH_BELOW:
-                room += 1
+            # Even a short batch is sent ahead by one at most.
+            if room < 0 or any(batch.alone for batch in worker.running.values()):
+                continue
+            turn = self._turns.next(worker.lanes)
+            if turn is None or (worker.running and turn.lane.suspects):
+                continue
+            lane = turn.lane.group.serving(turn.lane)
+            room += lane.profile.seconds(lane.cap) < batching.PREFETCH_BELOW
             if room > 0 and (best is None or room > best[0]):
-                best = (room, index, worker, lane)
+                best = (room, index, worker, turn)
         return best[1:] if best else None
 
-    def _urgent(self, worker: _Worker) -> Lane | None:
-        best: tuple[int, float, int] | None = None
-        chosen: Lane | None = None
-        for lane in self._lanes.busy():
-            if lane.like not in worker.lanes:
-                continue
-            for head in (lane.retry_head(), lane.queue.head()):
-                if head is not None and (best is None or (head.priority, head.deadline, head.id) < best):
-                    best = (head.priority, head.deadline, head.id)
-                    chosen = lane
-        return chosen
-
-    def _start(self, now: float, index: int, worker: _Worker, lane: Lane) -> None:
+    def _start(self, now: float, index: int, worker: _Worker, turn: Turn) -> None:
         reason: CloseReason
+        lane = turn.lane
         alone = lane.suspects
+        served = lane
         if lane.retry_head() is not None:
             items = [item for item in lane.retries.popleft() if item.state is State.QUEUED]
             reason = "retry"
         else:
-            cap = lane.cap
-            room = batching.share(len(lane.queue), worker.engines - len(worker.running), cap)
-            items = []
-            while len(items) < room and (item := lane.queue.pop()) is not None:
-                items.append(item)
-            reason = "cap" if len(items) >= cap else "drained"
+            if lane.floor is not None:
+                served = self._choose_level(now, lane)
+            items, late, reason = self._turns.take(now, turn, served, worker.engines - len(worker.running))
+            for item in late:
+                self._press(item.lane)
+                self._answer(item, Refusal("deadline_exceeded", "cannot be answered before the deadline any more"))
+            if not items:
+                return
+        seconds = served.profile.seconds(len(items))
+        self._turns.took(turn, served, items, seconds)
         for item in items:
             item.state = State.RUNNING
             item.started_at = now
+            served.group.leave(self._lanes[item.lane], item)
+        for (cls, client), taken in Counter((item.priority, item.client) for item in items).items():
+            served.group.waiting.took(now, cls, client, taken)
         self._batches += 1
-        worker.running[self._batches] = _Batch(lane, items, alone)
-        self._actions.append(StartRun(self._batches, index, lane.key, items, reason))
+        worker.running[self._batches] = _Batch(served, items, now + seconds, alone)
+        self._actions.append(StartRun(self._batches, index, served.key, items, reason))
+
+    def _choose_level(self, now: float, lane: Lane) -> Lane:
+        """The lane at whose level the items of an `auto` lane run now."""
+        group = lane.group
+        others = sum(other.work() for other in self._lanes.groups.values() if other is not group)
+        others += self._remaining(now)
+
+        def finish(at: int) -> float:
+            work = group.work(at)
+            return (work + min(others, work)) / self._engines
+
+        group.auto.choose(now, len(group.offered), finish)
+        served = group.serving(lane)
+        head = next(head for priority in range(CLASSES) if (head := lane.queue.head(priority)))
+        while served.key.level != lane.floor and now + served.profile.seconds(1) > head.deadline:
+            served = group.offered[group.rank[served.key.level] + 1]
+        return served
 
     def _end(self, worker: int, batch_id: int) -> _Batch | None:
         holder = self._workers.get(worker)
         return holder.running.pop(batch_id, None) if holder else None
 
-    def _retry(self, lane: Lane, items: Sequence[Item]) -> None:
+    def _retry(self, now: float, lane: Lane, items: Sequence[Item]) -> None:
         for item in items:
             item.state = State.QUEUED
+            lane.group.enter(now, self._lanes[item.lane], item)
         lane.retries.append(list(items))

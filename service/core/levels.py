@@ -1,8 +1,8 @@
-"""Levels as the service knows them, and which of them a request gets."""
+"""Levels as the service knows them, which of them a request gets, and what `auto` stands at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -28,16 +28,21 @@ class Level(msgspec.Struct, frozen=True):
     tokens: int
 
 
-def resolve(asked: Level | None, floor: Level | None, offered: Sequence[Level]) -> Level:
-    """The level to serve.
+class Choice(msgspec.Struct, frozen=True):
+    """What `auto` means for a request: the scheduler chooses, but nothing below `least`, one of the offered levels."""
 
-    `asked` is served exactly; None stands for `auto`, which takes the highest level that is not below `floor` (to
-    choose a lower one under load comes with what the scheduler knows of lanes). `offered` are the model's named
-    levels, at least one. Raises Refusal.
-    """
+    least: Level
+    spelled: str = AUTO
+    label: str = AUTO
+
+
+def resolve(asked: Level | None, floor: Level | None, offered: Sequence[Level]) -> Level | Choice:
+    """What a request gets: `asked` exactly, or, when that is None, what the scheduler chooses among the model's
+    named levels `offered` (at least one) that are not below `floor`. Raises Refusal."""
     if asked is None:
+        highest = max(offered, key=lambda level: level.gmacs)
         allowed = [level for level in offered if floor is None or level.gmacs >= floor.gmacs]
-        return max([*allowed, floor] if floor else allowed, key=lambda level: level.gmacs)
+        return Choice(min(allowed, key=lambda level: level.gmacs, default=highest))
     if floor is not None:
         raise Refusal("bad_option", "min_level is only allowed with level=auto")
     return asked
@@ -50,3 +55,52 @@ def unknown(reason: str, names: Iterable[str], grammar: str) -> str:
     """
     reason = reason.removesuffix(f"; {grammar}")
     return "; ".join(filter(None, (reason, f"levels are {', '.join([*names, AUTO])}", grammar)))
+
+
+DOWN, UP = 0.5, 0.25
+"""`auto` steps down when what waits takes longer than this share of the time its requests give, and up when it would
+take less than that one at the next higher level."""
+
+_DWELL = 0.1
+"""Least share of that time between two steps up."""
+_LONGEST_DWELL = 0.25
+_WEIGHT = 0.1
+"""How much one request counts in the time that requests give on average."""
+
+
+class Auto:
+    """What `auto` means at the moment, for one model: an index into its levels, the highest first."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self._budget = 0.0
+        self._changed = 0.0
+        self._pressed = False
+
+    def note(self, seconds: float) -> None:
+        """A request came that gives this much time."""
+        self._budget += (_WEIGHT if self._budget else 1.0) * (seconds - self._budget)
+
+    def press(self) -> None:
+        """A request that would have accepted a lower level was refused, or came too late."""
+        self._pressed = True
+
+    def roomy(self, finish: float) -> bool:
+        """What waits is so little that better than necessary may be served; `finish` as in `choose`."""
+        return finish <= UP * self._budget
+
+    def choose(self, now: float, levels: int, finish: Callable[[int], float]) -> int:
+        """Decide again: one step down at most, steps up with hysteresis. `finish(index)` predicts the seconds until
+        everything that waits now is finished if it is served at that level."""
+        self.at = min(self.at, levels - 1)
+        pressed, self._pressed = self._pressed, False
+        if pressed or finish(self.at) > DOWN * self._budget:
+            if self.at < levels - 1:
+                self.at += 1
+            self._changed = now
+            return self.at
+        dwell = min(_DWELL * self._budget, _LONGEST_DWELL)
+        while self.at and now - self._changed >= dwell and self.roomy(finish(self.at - 1)):
+            self.at -= 1
+            self._changed += dwell
+        return self.at

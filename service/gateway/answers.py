@@ -10,9 +10,9 @@ import msgspec
 from fastapi import Response
 
 from models.manifest import Manifest
-from service.core.levels import Level
 from service.errors import Refusal
 from service.gateway.engine import Outcome
+from service.gateway.http import Headers
 from service.wire import messages
 
 _CLOSING = ("body_too_large", "slow_upload")
@@ -20,13 +20,17 @@ _CLOSING = ("body_too_large", "slow_upload")
 
 
 def answer(
-    request_id: str, manifest: Manifest, level: Level, backend: str, outcome: Outcome, seconds: float
+    request_id: str, manifest: Manifest, backend: str, outcome: Outcome, seconds: float, batch: bool = False
 ) -> dict[str, Any]:
-    """One image's part of an answer: its result, or its error."""
-    if outcome.refusal or outcome.result is None:
+    """One image's part of an answer: its result, or its error; with `batch` also what became of it on the way."""
+    level = outcome.level
+    if outcome.refusal or outcome.result is None or level is None:
         refusal = outcome.refusal or Refusal("internal", "the result was lost")
         return _error(refusal, request_id)
-    explained = {"explain": {"tokens": _tokens(outcome.tokens)}} if outcome.tokens else {}
+    explain: dict[str, Any] = {"batch": _batch(outcome)} if batch else {}
+    if outcome.tokens:
+        explain["tokens"] = _tokens(outcome.tokens)
+    explained = {"explain": explain} if explain else {}
     return {
         "request_id": request_id,
         "model": manifest.name,
@@ -38,23 +42,50 @@ def answer(
         "backend": backend,
         **_result(manifest.labels, outcome.result),
         **explained,
-        "timing_ms": {name: round(value * 1000, 3) for name, value in _timing(outcome, seconds).items()},
+        "timing_ms": {
+            "decode": round(outcome.decode * 1000, 3),
+            "queue": round(outcome.queue * 1000, 3),
+            "infer": round(outcome.infer * 1000, 3),
+            "post": round(outcome.post * 1000, 3),
+            "total": round(seconds * 1000, 3),
+        },
     }
 
 
-def _timing(outcome: Outcome, seconds: float) -> dict[str, float]:
+def course(outcome: Outcome) -> dict[str, Any]:
+    """What became of one image, for its log line: how long it waited for what, and why its batch closed."""
     return {
-        "decode": outcome.decode,
-        "queue": outcome.queue,
-        "infer": outcome.infer,
-        "post": outcome.post,
-        "total": seconds,
+        "upload_ms": round(outcome.upload * 1000, 3),
+        "decoder_wait_ms": round(outcome.decoder_wait * 1000, 3),
+        "decode_ms": round(outcome.decode * 1000, 3),
+        "queue_ms": round(outcome.queue * 1000, 3),
+        "infer_ms": round(outcome.infer * 1000, 3),
+        "batch": outcome.batch,
+        "closed": outcome.closed,
     }
 
 
-def server_timing(outcome: Outcome, seconds: float) -> str:
+def _batch(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "items": outcome.batch,
+        "closed": outcome.closed,
+        "waited_ms": {
+            "body": round(outcome.upload * 1000, 3),
+            "decoder": round(outcome.decoder_wait * 1000, 3),
+            "worker": round(outcome.queue * 1000, 3),
+        },
+    }
+
+
+def server_timing(outcome: Outcome, seconds: float) -> bytes:
     """The `Server-Timing` header of an answer (its first image)."""
-    return ", ".join(f"{name};dur={value * 1000:.2f}" for name, value in _timing(outcome, seconds).items())
+    return b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, post;dur=%.2f, total;dur=%.2f" % (
+        outcome.decode * 1000,
+        outcome.queue * 1000,
+        outcome.infer * 1000,
+        outcome.post * 1000,
+        seconds * 1000,
+    )
 
 
 def _result(labels: list[str], result: messages.Result) -> dict[str, Any]:
@@ -93,13 +124,25 @@ def _error(refusal: Refusal, request_id: str) -> dict[str, Any]:
     return {"error": refusal.message, "code": refusal.code, "request_id": request_id}
 
 
-def error(refusal: Refusal, request_id: str) -> Response:
+def error_body(refusal: Refusal, request_id: str) -> bytes:
     """The one shape of every error."""
-    content = msgspec.json.encode(_error(refusal, request_id))
-    response = Response(content, status_code=refusal.status, media_type="application/json")
-    response.headers["X-Request-Id"] = request_id
+    return msgspec.json.encode(_error(refusal, request_id))
+
+
+def error_headers(refusal: Refusal) -> Headers:
+    """What an error's headers say besides its type and the request's id."""
+    headers: Headers = []
     if refusal.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_after))))
     if refusal.code in _CLOSING:
-        response.headers["Connection"] = "close"
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+def error(refusal: Refusal, request_id: str) -> Response:
+    """An error as a response of the application."""
+    response = Response(error_body(refusal, request_id), status_code=refusal.status, media_type="application/json")
+    response.headers["X-Request-Id"] = request_id
+    for name, value in error_headers(refusal):
+        response.headers[name.decode("ascii")] = value.decode("ascii")
     return response

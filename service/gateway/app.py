@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,14 +15,43 @@ from service import log
 from service.errors import Refusal
 from service.gateway import answers, health, routes
 from service.gateway.handler import Gateway, request_id
+from service.gateway.http import Door, Exchange, Headers
 from service.version import VERSION
 
 _ABOUT = """Classify, detect and segment images. An answer always says which model, level and backend served it and
 where its time went. Every error has the same shape: a sentence, a code, and the request's id."""
 
+_EXPOSED = ("X-Request-Id", "X-Squint-Level", "Server-Timing", "Retry-After")
+
+
+def door(gateway: Gateway) -> Door:
+    """Where requests of tasks go in."""
+    return Door(routes.TASK_PATHS, gateway.take, _cors_headers(gateway.config.cors_origins))
+
+
+def _cors_headers(origins: Sequence[str]) -> Callable[[Exchange], Headers] | None:
+    """What the CORS middleware of `create` adds to answers, for those that it does not see."""
+    if not origins:
+        return None
+    exposed = (b"access-control-expose-headers", ", ".join(_EXPOSED).encode("ascii"))
+    vary = (b"vary", b"Origin")
+    everyone = "*" in origins
+
+    def headers(exchange: Exchange) -> Headers:
+        origin = exchange.header(b"origin")
+        if origin is None:
+            return [vary]
+        if everyone:
+            return [vary, exposed, (b"access-control-allow-origin", b"*")]
+        if origin not in origins:
+            return [vary, exposed]
+        return [vary, exposed, (b"access-control-allow-origin", origin.encode("latin-1"))]
+
+    return headers
+
 
 def create(gateway: Gateway) -> FastAPI:
-    """The application around one gateway."""
+    """The application around one gateway: everything but the tasks' requests, which go in by the door."""
     # FastAPI's own page loads its script from elsewhere; here nothing comes from outside.
     app = FastAPI(
         title="Squint",
@@ -46,7 +77,7 @@ def create(gateway: Gateway) -> FastAPI:
             allow_origins=list(gateway.config.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "X-Squint-Level", "Server-Timing", "Retry-After"],
+            expose_headers=_EXPOSED,
         )
     return app
 
@@ -59,7 +90,7 @@ async def _root() -> Response:
 def _error(request: Request, refusal: Refusal) -> Response:
     gateway: Gateway = request.app.state.gateway
     gateway.metrics.refused(refusal.code)
-    return answers.error(refusal, request_id(request))
+    return answers.error(refusal, request_id(request.headers.get("x-request-id")))
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
@@ -86,7 +117,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     """A bug of ours: the operator gets the trace, the client only a code."""
-    given = request_id(request)
+    given = request_id(request.headers.get("x-request-id"))
     log.event("bug", severity="error", request_id=given, path=request.url.path, trace=log.frames(error))
     gateway: Gateway = request.app.state.gateway
     gateway.metrics.refused("internal")

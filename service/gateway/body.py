@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
 
 from service.config import Limits
 from service.errors import Refusal
@@ -22,7 +19,12 @@ PARTS = ("image", "file")
 _RAW = (b"application/octet-stream", b"application/x-www-form-urlencoded")
 """Raw bytes, and what curl calls every body; the image is known by its content anyway."""
 _MAX_HEADER_BYTES = 4096
-_IN_THREAD_ABOVE = 1 << 20
+_LARGE = 1 << 20
+"""Bytes from which a body is not joined out of its pieces, which takes its memory twice, nor read as JSON on the event
+loop, which would stand still meanwhile."""
+_MAX_CACHED = 200
+
+Image = bytes | bytearray
 
 
 class Base64Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,14 +50,9 @@ class Budget:
         """Return what was taken."""
         self.held -= size
 
-    @contextmanager
-    def share(self) -> Iterator[Share]:
-        """What one request takes; all of it is returned at the end."""
-        share = Share(self)
-        try:
-            yield share
-        finally:
-            self.give(share.held)
+    def share(self) -> Share:
+        """What one request takes; to be released at the end."""
+        return Share(self)
 
 
 class Share:
@@ -71,67 +68,89 @@ class Share:
             self._budget.take(size - self.held)
             self.held = size
 
+    def release(self) -> None:
+        """Return all of it."""
+        self._budget.give(self.held)
+        self.held = 0
 
-def check_head(request: Request, limits: Limits) -> None:
-    """Refuse by the headers alone what the body could not mend."""
-    length = request.headers.get("content-length")
+
+def check_head(length: str | None, encoding: str | None, limits: Limits) -> None:
+    """Refuse by `Content-Length` and `Content-Encoding` alone what the body could not mend."""
     if length is not None and int(length) > limits.body_bytes:
         raise Refusal("body_too_large", f"the body is limited to {limits.body_bytes} bytes")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if encoding is not None and encoding != "identity":
         raise Refusal("unsupported_media_type", "the body must not be compressed")
 
 
-async def read(request: Request, limits: Limits, share: Share, seconds: float) -> list[bytes | bytearray]:
-    """The encoded images of a request, at least one; `seconds` is what its deadline leaves.
+class Upload:
+    """A body as it comes. The constructor, `add` and `images` raise Refusal."""
 
-    Raises Refusal, ClientDisconnect when the client left.
-    """
-    media, parameters = parse_options_header(request.headers.get("content-type"))
-    chunks = _chunks(request, limits, share)
-    try:
-        async with asyncio.timeout(min(limits.upload_seconds, seconds)):
-            if media == b"multipart/form-data":
-                return await _multipart(chunks, parameters.get(b"boundary"), limits)
-            body = await _whole(chunks)
-    except TimeoutError:
-        if seconds < limits.upload_seconds:
-            raise Refusal("deadline_exceeded", "the body did not arrive before the deadline") from None
-        raise Refusal("slow_upload", f"the body did not arrive within {limits.upload_seconds:g} seconds") from None
-    if media == b"application/json":
-        return [await _base64(body)]
-    if not media or media.startswith(b"image/") or media in _RAW:
-        return [body]
-    raise Refusal("unsupported_media_type", "send image/*, multipart/form-data or application/json")
+    def __init__(self, content_type: str | None, limits: Limits, share: Share) -> None:
+        self._limits = limits
+        self._share = share
+        self._size = 0
+        self._chunks: list[bytes] = []
+        self._large: bytearray | None = None
+        self._media, boundary = _media_type(content_type)
+        self._form: _Form | None = None
+        if self._media == b"multipart/form-data":
+            self._form = _Form(boundary, limits)
 
-
-async def _chunks(request: Request, limits: Limits, share: Share) -> AsyncIterator[bytes]:
-    # Memory is reserved as it is filled, not as it is announced: announcing costs a client nothing.
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limits.body_bytes:
-            raise Refusal("body_too_large", f"the body is limited to {limits.body_bytes} bytes")
-        share.cover(size)
-        yield chunk
-
-
-async def _whole(chunks: AsyncIterator[bytes]) -> bytes | bytearray:
-    body: bytes | bytearray = b""
-    async for chunk in chunks:
-        if not body:
-            body = chunk
+    def add(self, data: bytes) -> None:
+        """Some of the body. Memory is reserved as it is filled, not as it is announced: announcing costs a client
+        nothing."""
+        self._size += len(data)
+        if self._size > self._limits.body_bytes:
+            raise Refusal("body_too_large", f"the body is limited to {self._limits.body_bytes} bytes")
+        self._share.cover(self._size)
+        if self._form is not None:
+            self._form.add(data)
+        elif self._large is not None:
+            self._large += data
         else:
-            if not isinstance(body, bytearray):
-                body = bytearray(body)
-            body += chunk
-    return body
+            self._chunks.append(data)
+            if self._size > _LARGE:
+                self._large = bytearray().join(self._chunks)
+                self._chunks = []
+
+    @property
+    def slow(self) -> bool:
+        """`images` takes long: to be called in a thread."""
+        return self._media == b"application/json" and self._size > _LARGE
+
+    def images(self) -> list[Image]:
+        """The encoded images, at least one, once the body is whole."""
+        if self._form is not None:
+            return self._form.images()
+        whole = self._whole()
+        if self._media == b"application/json":
+            return [_base64(whole)]
+        if not self._media or self._media.startswith(b"image/") or self._media in _RAW:
+            return [whole]
+        raise Refusal("unsupported_media_type", "send image/*, multipart/form-data or application/json")
+
+    def _whole(self) -> Image:
+        if self._large is not None:
+            return self._large
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
 
-async def _base64(body: bytes | bytearray) -> bytes:
-    """Large bodies are decoded in a thread, so that the event loop does not stand still meanwhile."""
+@lru_cache(256)
+def _cached_media_type(content_type: str) -> tuple[bytes, bytes | None]:
+    media, parameters = parse_options_header(content_type)
+    return media, parameters.get(b"boundary")
+
+
+def _media_type(content_type: str | None) -> tuple[bytes, bytes | None]:
+    """The media type and the boundary of parts; a long header, which only a stranger sends, is not kept."""
+    if not content_type:
+        return b"", None
+    known = _cached_media_type if len(content_type) <= _MAX_CACHED else _cached_media_type.__wrapped__
+    return known(content_type)
+
+
+def _base64(body: Image) -> bytes:
     try:
-        if len(body) > _IN_THREAD_ABOVE:
-            return (await asyncio.to_thread(msgspec.json.decode, body, type=Base64Body)).image
         return msgspec.json.decode(body, type=Base64Body).image
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise Refusal("bad_request", 'the body must be JSON of the form {"image": "<base64>"}') from None
@@ -197,20 +216,26 @@ class _Parts:
             raise Refusal("bad_request", "the headers of a part are too long")
 
 
-async def _multipart(chunks: AsyncIterator[bytes], boundary: bytes | None, limits: Limits) -> list[bytes | bytearray]:
-    if not boundary or len(boundary) > 200:
-        raise Refusal("bad_request", "the multipart body has no usable boundary")
-    parts = _Parts(limits.images)
-    try:
-        parser = MultipartParser(boundary, parts.callbacks())
-        async for chunk in chunks:
-            parser.write(chunk)
-        parser.finalize()
-    except MultipartParseError:
-        raise Refusal("bad_request", "the multipart body is malformed") from None
-    if not parts.ended or not parts.images:
-        raise Refusal("bad_request", "the multipart body is incomplete or holds no image")
-    return list(parts.images)
+class _Form:
+    """A multipart body, parsed as it comes."""
 
+    def __init__(self, boundary: bytes | None, limits: Limits) -> None:
+        if not boundary or len(boundary) > 200:
+            raise Refusal("bad_request", "the multipart body has no usable boundary")
+        self._parts = _Parts(limits.images)
+        self._parser = MultipartParser(boundary, self._parts.callbacks())
 
-__all__ = ["Budget", "ClientDisconnect", "Share", "check_head", "read"]
+    def add(self, data: bytes) -> None:
+        try:
+            self._parser.write(data)
+        except MultipartParseError:
+            raise Refusal("bad_request", "the multipart body is malformed") from None
+
+    def images(self) -> list[Image]:
+        try:
+            self._parser.finalize()
+        except MultipartParseError:
+            raise Refusal("bad_request", "the multipart body is malformed") from None
+        if not self._parts.ended or not self._parts.images:
+            raise Refusal("bad_request", "the multipart body is incomplete or holds no image")
+        return list(self._parts.images)

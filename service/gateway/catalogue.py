@@ -13,7 +13,7 @@ from models.manifest import Manifest
 from service import log
 from service.config import Config, ModelConfig
 from service.core import levels
-from service.core.levels import AUTO, CUSTOM, Level
+from service.core.levels import AUTO, CUSTOM, Choice, Level
 from service.core.queue import LaneKey
 from service.errors import Refusal
 from service.wire.messages import Fitting, Loaded
@@ -26,10 +26,11 @@ class Entry:
     manifest until a worker has said which.
     """
 
-    def __init__(self, described: Manifest, default_level: str) -> None:
+    def __init__(self, described: Manifest, default_level: str, min_level: str | None = None) -> None:
         transform = described.transform
         self.manifest = described
         self.default_level = default_level
+        self.min_level = min_level
         self.fitting = Fitting(**msgspec.structs.asdict(transform))
         self._named = {level.name: _named(level) for level in described.levels}
         self._announced: set[str] = set()
@@ -73,16 +74,23 @@ class Entry:
         highest = self.highest.gmacs
         return min(level.gmacs / highest, 1.0) if highest else 1.0
 
+    def served(self, wanted: Level | Choice, lane: LaneKey) -> Level:
+        """The level at which a request is served in a lane."""
+        return wanted if isinstance(wanted, Level) else self._named[lane.level]
+
     def lane(self, level: Level) -> LaneKey:
         """Where items of a level queue."""
         return LaneKey(self.manifest.name, level.lane)
 
-    def level(self, asked: str | None, floor: str | None) -> Level:
+    def level(self, asked: str | None, floor: str | None) -> Level | Choice:
         """The level of a request with these options; raises Refusal."""
         if floor == AUTO:
             raise Refusal("bad_option", f"min_level is a named or an explicit level, not {AUTO}")
         least = self._find(floor) if floor else None
         if (asked or self.default_level) == AUTO:
+            if least is None and self.min_level is not None:
+                # The operator's floor holds by its cost, whether or not it is offered on this hardware.
+                least = self._named.get(self.min_level) or self._find(self.min_level)
             return levels.resolve(None, least, self.offered)
         return levels.resolve(self._find(asked) if asked else self._default(), least, self.offered)
 
@@ -138,7 +146,7 @@ class Catalogue:
         self._loaded: dict[str, Loaded] = {}
         for name, directory in manifest.find([Path(root) for root in config.models]).items():
             operator = config.model.get(name) or ModelConfig()
-            self._entries[name] = Entry(manifest.load(directory), operator.default_level)
+            self._entries[name] = Entry(manifest.load(directory), operator.default_level, operator.min_level)
 
     @property
     def entries(self) -> Mapping[str, Entry]:

@@ -14,9 +14,10 @@ from collections.abc import Callable
 import msgspec
 
 from service.config import Limits
-from service.core.batching import Profile
-from service.core.dispatch import DECODER_DEPTH, Answer, CloseReason, Dispatcher, StartDecode, StartRun
-from service.core.levels import Level
+from service.core.batching import CloseReason, Profile
+from service.core.decoding import DEPTH
+from service.core.dispatch import Answer, Dispatcher, StartDecode, StartRun
+from service.core.levels import Choice, Level
 from service.core.queue import Item, LaneKey
 from service.errors import STATUS, Refusal, WireError
 from service.gateway.catalogue import Catalogue, Entry
@@ -35,15 +36,12 @@ class Ask(msgspec.Struct, frozen=True):
     """What a request wants, protocol aside."""
 
     entry: Entry
-    level: Level
+    level: Level | Choice
     deadline: float
     priority: int
     options: Options
-
-    @property
-    def lane(self) -> LaneKey:
-        """Where its items queue."""
-        return self.entry.lane(self.level)
+    client: str = ""
+    """Whose request it is, for fairness between clients."""
 
 
 class Outcome(msgspec.Struct):
@@ -58,6 +56,12 @@ class Outcome(msgspec.Struct):
     post: float = 0.0
     batch: int = 0
     closed: CloseReason | str = ""
+    level: Level | None = None
+    """At which it was served."""
+    upload: float = 0.0
+    """From its admission until its body was here."""
+    decoder_wait: float = 0.0
+    """From there until a decoder had it."""
 
 
 class Ticket(msgspec.Struct, eq=False):
@@ -84,7 +88,7 @@ def check(message: messages.FromDecoder, limits: Limits) -> None:
         sound &= 0 < place.width <= limits.side and 0 < place.height <= limits.side
         sound &= place.width * place.height <= max(limits.pixels, limits.jpeg_pixels)
         sound &= all(abs(edge) <= 2 * limits.side for edge in place.box)
-    else:
+    elif isinstance(message, messages.Undecoded):
         sound &= 400 <= STATUS.get(message.code, 0) < 500 and len(message.message) <= 200
         sound &= message.message.isprintable()
     if not sound:
@@ -135,22 +139,26 @@ class Engine:
 
     def admit(self, ask: Ask) -> Ticket:
         """Take one image in before its body is read. Raises Refusal."""
-        now = self.clock()
-        self._core.demand(ask.lane, ask.entry.lane(ask.entry.highest), ask.entry.share(ask.level))
-        item = self._core.admit(now, next(self._ids), ask.lane, ask.deadline, ask.priority)
+        lane = self._lane(ask.entry, ask.level)
+        item = self._core.admit(self.clock(), next(self._ids), lane, ask.deadline, ask.priority, ask.client)
         ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome())
         self._tickets[item.id] = ticket
         self._act()
         return ticket
 
-    async def submit(self, ticket: Ticket, body: bytes | bytearray) -> Outcome:
-        """Hand in the body of an admitted image and wait for its one answer."""
+    def _lane(self, entry: Entry, wanted: Level | Choice) -> LaneKey:
+        """Where items of this model and level queue; it is there, once a worker has the model. Raises Refusal."""
+        if isinstance(wanted, Choice):
+            return self._core.auto(entry.manifest.name, wanted.least.lane)
+        lane = entry.lane(wanted)
+        self._core.demand(lane, entry.lane(entry.highest), entry.share(wanted))
+        return lane
+
+    def submit(self, ticket: Ticket, body: bytes | bytearray) -> None:
+        """Hand in the body of an admitted image; when `ticket.done` is done, `ticket.outcome` is complete."""
         ticket.body = body
         self._core.submit(self.clock(), ticket.item)
         self._act()
-        # Shielded: whoever stops waiting for the answer does not make it an answer.
-        await asyncio.shield(ticket.done)
-        return ticket.outcome
 
     def cancel(self, ticket: Ticket) -> None:
         """The client went away: the image is dropped wherever it is."""
@@ -158,10 +166,14 @@ class Engine:
         self._act()
 
     def queue_delay(self, entry: Entry) -> float:
-        """Predicted seconds until a new request of this model would be answered at its default level (the highest,
-        while the default one has no lane); 0 before it is loaded."""
-        lanes = (entry.lane(entry.level(None, None)), entry.lane(entry.highest))
-        return next((self._core.load(lane).seconds for lane in lanes if self._core.serves(lane)), 0.0)
+        """Predicted seconds until a new request of this model would be answered at its default level; 0 before it is
+        loaded."""
+        if not self._core.serves(entry.lane(entry.highest)):
+            return 0.0
+        try:
+            return self._core.load(self.clock(), self._lane(entry, entry.level(None, None))).seconds
+        except Refusal:  # no more lanes for explicit levels at the moment
+            return self._core.load(self.clock(), entry.lane(entry.highest)).seconds
 
     @property
     def queued(self) -> int:
@@ -175,7 +187,7 @@ class Engine:
         async with self._attaching:
             if role == "decoder":
                 await self._pool.attach(role, index, descriptor, self._from_decoder, self._lost_decoder)
-                self._free_bodies[index] = [index * DECODER_DEPTH + k for k in range(DECODER_DEPTH)]
+                self._free_bodies[index] = [index * DEPTH + k for k in range(DEPTH)]
                 self._decoding[index] = {}
                 self._core.decoder_up(self.clock(), index)
             else:
@@ -205,6 +217,13 @@ class Engine:
         self._discard(ticket)
         self._free_bodies[index].append(ticket.body_slot)
         ticket.busy = False
+        if isinstance(message, messages.Heavy):
+            if ticket.item.heavy:
+                raise WireError("an image was given back twice")
+            self._core.heavy(now, index, ticket.item)
+            self._release(ticket)
+            self._act()
+            return
         ticket.body = b""
         ticket.outcome.decode = message.seconds
         if isinstance(message, messages.Decoded):
@@ -283,7 +302,9 @@ class Engine:
         self._pool.send(
             "decoder",
             action.decoder,
-            messages.Decode(action.item.id, ticket.body_slot, size, ticket.slot.index, ticket.ask.entry.fitting),
+            messages.Decode(
+                action.item.id, ticket.body_slot, size, ticket.slot.index, ticket.ask.entry.fitting, action.limit
+            ),
         )
 
     def _start_run(self, action: StartRun) -> None:
@@ -295,6 +316,9 @@ class Engine:
             ticket.outcome.queue = ticket.item.started_at - ticket.item.queued_at
             ticket.outcome.batch = len(tickets)
             ticket.outcome.closed = action.reason
+            ticket.outcome.level = ticket.ask.entry.served(ticket.ask.level, action.lane)
+            ticket.outcome.upload = ticket.item.submitted_at - ticket.item.admitted_at
+            ticket.outcome.decoder_wait = ticket.item.decode_at - ticket.item.submitted_at
             if ticket.slot is None or ticket.geometry is None:
                 raise RuntimeError("a queued item has no pixels")
             works.append(
@@ -302,7 +326,9 @@ class Engine:
                     ticket.item.id, ticket.slot.index, ticket.slot.generation, ticket.geometry, ticket.ask.options
                 )
             )
-        self._metrics.batch(action.lane.model, tickets[0].ask.level.label, len(works), action.reason)
+        first = tickets[0].ask
+        label = first.entry.served(first.level, action.lane).label
+        self._metrics.batch(action.lane.model, label, len(works), action.reason)
         self._pool.send(
             "worker", action.worker, messages.Run(action.batch, action.lane.model, action.lane.level, works)
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import select
 import socket
 import time
@@ -22,7 +23,7 @@ from service.gateway import app, body
 from service.gateway.catalogue import Catalogue
 from service.gateway.engine import Engine
 from service.gateway.handler import Gateway
-from service.gateway.http import Protocol
+from service.gateway.http import protocol
 from service.gateway.pool import Pool
 from service.metrics import Metrics
 from service.version import VERSION
@@ -63,7 +64,7 @@ class Process:
             uvicorn.Config(
                 app.create(self._gateway),
                 loop="uvloop",
-                http=Protocol,
+                http=protocol(app.door(self._gateway)),
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -79,6 +80,10 @@ class Process:
     async def run(self) -> None:
         """Serve until drained."""
         loop = asyncio.get_running_loop()
+        log.gather(loop.call_soon)
+        # What is here now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         loop.add_reader(self._birth.control.fileno(), self._on_control)
         beating = asyncio.ensure_future(self._beat())
         self._birth.control.send(Ready())

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from service.errors import Refusal
 from service.gateway import schemas
 from service.gateway.catalogue import Entry
-from service.gateway.handler import Gateway, handle
+from service.gateway.handler import Gateway
 
 
 def _documented(task: str) -> dict[str, Any]:
@@ -35,14 +35,20 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Error} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 
+PREFIXES = ("", "/v1")
+TASK_PATHS = {f"{prefix}/{task}": task for prefix in PREFIXES for task in schemas.OPTIONS}
+"""Requests to these paths are answered by `Gateway.take` and do not come to the application."""
+
 router = APIRouter()
 
 
 def _add_task(task: str, summary: str) -> None:
-    async def endpoint(request: Request) -> Response:
-        return await handle(request, task)
+    """Have the application know the endpoint: for the OpenAPI document, and to refuse its other methods."""
 
-    for prefix, shown in (("", True), ("/v1", False)):
+    async def endpoint() -> Response:
+        raise RuntimeError("a task's request came to the application")
+
+    for prefix, shown in zip(PREFIXES, (True, False), strict=True):
         router.add_api_route(
             f"{prefix}/{task}",
             endpoint,

@@ -6,12 +6,16 @@ against the models here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.core.batching import CloseReason
 from service.errors import Refusal
+from service.wire import messages
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Side = Annotated[int, Field(ge=1, le=65_535)]
@@ -20,6 +24,8 @@ Outline = Annotated[list[float], Field(max_length=1_000_000)]
 LevelName = Annotated[str, Field(min_length=1, max_length=200)]
 TIMEOUT_HEADER = "x-request-timeout-ms"
 OPTION_HEADER = "x-squint-"
+_TIMEOUT, _OPTION = TIMEOUT_HEADER.encode("ascii"), OPTION_HEADER.encode("ascii")
+_OF_RESULT = set(messages.Options.__struct_fields__)
 
 
 class CommonOptions(BaseModel):
@@ -40,8 +46,10 @@ class CommonOptions(BaseModel):
         None, ge=1, le=3_600_000, description="Milliseconds until the answer is of no more use."
     )
     priority: Literal["high", "normal", "low"] = Field("normal", description="Who goes first when there is a queue.")
-    explain: Literal["tokens"] | None = Field(
-        None, description="Have the answer tell which parts of the image were merged, for models that merge tokens."
+    explain: Literal["tokens", "batch", "all"] | None = Field(
+        None,
+        description="Have the answer tell which parts of the image were merged (`tokens`, for models that merge"
+        " tokens), what the image waited for and why its batch was closed (`batch`), or all there is to tell (`all`).",
     )
 
 
@@ -69,6 +77,30 @@ OPTIONS: dict[str, type[CommonOptions]] = {
     "detect": DetectOptions,
     "segment": SegmentOptions,
 }
+
+
+_KEPT_BYTES = 500
+"""Longer queries and headers are a stranger's, and not kept."""
+_Given = tuple[tuple[bytes, bytes], ...]
+
+
+def options(task: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[CommonOptions, messages.Options]:
+    """The options of a request, and those among them that a task's result depends on; not to be changed, for other
+    requests share them. The query wins over headers. Raises Refusal that names option and bounds."""
+    given = tuple(pair for pair in headers if pair[0].startswith(_OPTION) or pair[0] == _TIMEOUT)
+    if len(query) + sum(len(name) + len(value) for name, value in given) > _KEPT_BYTES:
+        return _cached.__wrapped__(task, query, given)
+    return _cached(task, query, given)
+
+
+@lru_cache(1024)
+def _cached(task: str, query: bytes, headers: _Given) -> tuple[CommonOptions, messages.Options]:
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    first = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
+    parsed = parse_options(task, dict(pairs), first)
+    of_result = parsed.model_dump(include=_OF_RESULT)
+    of_result["explain"] = "tokens" if parsed.explain in ("tokens", "all") else None
+    return parsed, messages.Options(**of_result)
 
 
 def parse_options(task: str, query: Mapping[str, str], headers: Mapping[str, str]) -> CommonOptions:
@@ -149,10 +181,31 @@ class TokenGroups(BaseModel):
     sizes: list[Count] = Field(max_length=1_000_000, description="How many patches each group has.", examples=[[4, 2]])
 
 
+class Waited(BaseModel):
+    """Milliseconds that an image waited, by what for."""
+
+    body: float = Field(description="The rest of the request.")
+    decoder: float = Field(description="A decoder.")
+    worker: float = Field(description="Decoded, a worker.")
+
+
+class BatchCourse(BaseModel):
+    """What became of an image on its way."""
+
+    items: int = Field(ge=1, le=256, description="Images in its batch.")
+    closed: CloseReason = Field(
+        description="Why its batch was closed: it reached the size from which more do not pay (`cap`), nothing else"
+        " waited (`drained`), the rest was left to another idle engine (`shared`), one more would have made one late"
+        " (`deadline`), or it repeats a batch that failed (`retry`)."
+    )
+    waited_ms: Waited
+
+
 class Explanation(BaseModel):
     """What `explain` asked for."""
 
-    tokens: TokenGroups
+    tokens: TokenGroups | None = None
+    batch: BatchCourse | None = None
 
 
 class AnswerBase(BaseModel):
@@ -169,7 +222,7 @@ class AnswerBase(BaseModel):
     )
     backend: str = Field(max_length=64, description="The backend that ran the model.")
     timing_ms: Timing
-    explain: Explanation | None = Field(None, description="With `explain=tokens`.")
+    explain: Explanation | None = Field(None, description="With `explain`.")
 
 
 class ClassPrediction(BaseModel):

@@ -104,13 +104,15 @@ class Geometry(Message, frozen=True):
 
 
 class Decode(Message, frozen=True):
-    """Turn the `body_bytes` bytes in a body slot into uint8 RGB pixels in a pixel slot."""
+    """Turn the `body_bytes` bytes in a body slot into uint8 RGB pixels in a pixel slot, unless that is expected to take
+    longer than `limit` seconds (0: however long)."""
 
     id: int
     body_slot: int
     body_bytes: int
     pixel_slot: int
     fitting: Fitting
+    limit: float = 0.0
 
 
 class Decoded(Message, frozen=True):
@@ -130,7 +132,14 @@ class Undecoded(Message, frozen=True):
     seconds: float
 
 
-FromDecoder = Decoded | Undecoded
+class Heavy(Message, frozen=True):
+    """The image was not decoded: it is expected to take `seconds`, more than the limit."""
+
+    id: int
+    seconds: float
+
+
+FromDecoder = Decoded | Undecoded | Heavy
 ToDecoder = Decode
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from service.core.batching import Profile
@@ -16,7 +16,10 @@ from service.core.dispatch import Answer, Dispatcher, StartDecode, StartRun
 from service.core.queue import Item, LaneKey
 from service.errors import Refusal
 
-LANES = (LaneKey("classify", "full"), LaneKey("detect", "full"))
+HEAVY = 100
+"""How many times as long a heavy image takes to decode."""
+LOOK = 0.0001
+"""Seconds in which a decoder sees that an image is heavy."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class World:
     seed: int = 0
     timeout: float = 0.5
     decoders: int = 2
+    workers: int = 1
     engines: int = 2
+    """Of each worker."""
+    max_batch: int = 16
     decode: float = 0.0015
     a: float = 0.002
     b: float = 0.004
@@ -41,6 +47,21 @@ class World:
     in_flight: int = 256
     schedules: int = 0
     """How many different explicit levels a tenth of the requests ask for."""
+    models: tuple[str, ...] = ("classify", "detect")
+    mix: tuple[float, ...] = ()
+    """Each model's share of the requests; equal when empty."""
+    levels: tuple[tuple[str, float], ...] = (("full", 1.0),)
+    """Named levels and the time a batch takes at them, as a share of that at the first."""
+    auto: str = ""
+    """The floor of requests that leave their level to the scheduler; empty: all ask for the first."""
+    clients: tuple[float, ...] = (1.0,)
+    """Each client's share of the requests."""
+    priorities: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Shares of high, normal and low."""
+    heavy: float = 0.0
+    """Share of images that take a hundred times as long to decode."""
+    bursts: tuple[tuple[float, float], ...] = ()
+    """From each of these times on, the rate is that many times `rate`."""
 
 
 EVERY_FAULT = World(
@@ -70,6 +91,25 @@ class Outcome:
     mixed: int = 0
     """Batches that held items of more than one level."""
     seconds: float = 0.0
+    by_client: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    by_model: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    by_priority: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    served: Counter[str] = field(default_factory=Counter)
+    """Items that ran, by level."""
+    history: list[tuple[float, str]] = field(default_factory=list)
+    """When batches started, and at which level."""
+    latencies: list[float] = field(default_factory=list)
+    """Of those answered ok."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as the client knows it."""
+
+    model: str
+    client: int
+    priority: int
+    at: float
 
 
 class Simulation:
@@ -83,22 +123,25 @@ class Simulation:
         self._events: list[tuple[float, int, str, tuple[object, ...]]] = []
         self._order = itertools.count()
         self._decoder_free = [0.0] * world.decoders
-        self._engine_free = [0.0] * world.engines
+        self._engine_free = [[0.0] * world.engines for _ in range(world.workers)]
         self._life = Counter[str]()
+        self._requests: dict[int, Request] = {}
+        faults = {"worker_dies": world.worker_dies_every, "decoder_dies": world.decoder_dies_every}
+        self._faults = {kind: every for kind, every in faults.items() if every}
+        self._arrived = 0
+        self._shares = dict(world.levels)
+        self._heavy: set[int] = set()
 
     def run(self) -> Outcome:
         """Until every request is answered."""
         world = self.world
         for decoder in range(world.decoders):
             self.core.decoder_up(0.0, decoder)
-        self._worker_up(0.0)
-        at = 0.0
-        for number in range(world.requests):
-            at += self.random.expovariate(world.rate)
-            self._at(at, "arrive", number)
-        for kind, every in (("worker_dies", world.worker_dies_every), ("decoder_dies", world.decoder_dies_every)):
-            for k in range(1, int(at / every) if every else 0):
-                self._at(k * every, kind)
+        for worker in range(world.workers):
+            self._worker_up(0.0, worker)
+        self._next_arrival(0.0, 0)
+        for kind, every in self._faults.items():
+            self._at(every, kind)
         now = 0.0
         while self._events:
             now, _, what, arguments = heapq.heappop(self._events)
@@ -118,28 +161,53 @@ class Simulation:
     def _at(self, time: float, what: str, *arguments: object) -> None:
         heapq.heappush(self._events, (time, next(self._order), what, arguments))
 
-    def _worker_up(self, now: float) -> None:
-        profiles = {lane: Profile(self.world.a, self.world.b) for lane in LANES}
-        self.core.worker_up(now, 0, self.world.engines, profiles, 16)
+    def _worker_up(self, now: float, worker: int) -> None:
+        world = self.world
+        profiles = {
+            LaneKey(model, level): Profile(world.a * share, world.b * share)
+            for model in world.models
+            for level, share in world.levels
+        }
+        self.core.worker_up(now, worker, world.engines, profiles, world.max_batch)
 
     def _decoder_up(self, now: float, decoder: int) -> None:
         self.core.decoder_up(now, decoder)
 
     # -- events ------------------------------------------------------------------------------------------------
 
+    def _next_arrival(self, now: float, number: int) -> None:
+        """One at a time, so that ten million requests fit into memory."""
+        world = self.world
+        if number < world.requests:
+            factor = next((factor for since, factor in reversed(world.bursts) if now >= since), 1.0)
+            self._at(now + self.random.expovariate(world.rate * factor), "arrive", number)
+
+    def _pick(self, shares: tuple[float, ...]) -> int:
+        return self.random.choices(range(len(shares)), shares)[0] if len(shares) > 1 else 0
+
     def _arrive(self, now: float, number: int) -> None:
-        lane = LANES[number % len(LANES)]
+        world = self.world
+        self._arrived = number + 1
+        self._next_arrival(now, number + 1)
+        model = world.models[self._pick(world.mix) if world.mix else number % len(world.models)]
+        request = self._requests[number] = Request(model, self._pick(world.clients), self._pick(world.priorities), now)
+        lane = LaneKey(model, world.levels[0][0])
         try:
-            if self.world.schedules and number % 10 == 0:
-                like, lane = lane, LaneKey(lane.model, f"tome:{self.random.randrange(self.world.schedules)}")
+            if world.schedules and number % 10 == 0:
+                like, lane = lane, LaneKey(model, f"tome:{self.random.randrange(world.schedules)}")
                 self.core.demand(lane, like, 0.5)
-            item = self.core.admit(now, number, lane, now + self.world.timeout, self.random.randrange(3))
+            elif world.auto:
+                lane = self.core.auto(model, world.auto)
+            deadline = now + world.timeout
+            item = self.core.admit(now, number, lane, deadline, request.priority, str(request.client))
         except Refusal as refusal:
             self._note(number, refusal.code, now, now)
             return
         self.out.admitted.add(number)
         if self.random.random() < self.world.guilty:
             self.out.guilty.add(number)
+        if self.random.random() < self.world.heavy:
+            self._heavy.add(number)
         if self.random.random() < self.world.leaves:
             self._at(now + self.random.random() * 0.05, "leave", item)
         self.core.submit(now, item)
@@ -150,27 +218,36 @@ class Simulation:
     def _decoded(self, now: float, decoder: int, life: int, item: Item) -> None:
         if self._life[f"decoder {decoder}"] != life:
             return
-        if self.random.random() < self.world.bad_image:
+        if item.id in self._heavy and not item.heavy:
+            self.core.heavy(now, decoder, item)
+        elif self.random.random() < self.world.bad_image:
             refusal = Refusal("undecodable_image", "bad")
             self.core.undecoded(now, decoder, item, self.world.decode, refusal)
         else:
-            self.core.decoded(now, decoder, item, self.world.decode)
+            self.core.decoded(now, decoder, item, self.world.decode * (HEAVY if item.heavy else 1))
 
     def _ran(self, now: float, life: int, action: StartRun, seconds: float) -> None:
-        if self._life["worker"] != life:
+        if self._life[f"worker {action.worker}"] != life:
             return
         if any(item.id in self.out.guilty for item in action.items):
-            self.core.run_failed(now, 0, action.batch, "batch")
+            self.core.run_failed(now, action.worker, action.batch, "batch")
         else:
-            self.core.ran(now, 0, action.batch, {}, seconds)
+            self.core.ran(now, action.worker, action.batch, {}, seconds)
+
+    def _again(self, now: float, kind: str) -> None:
+        if self._arrived < self.world.requests:
+            self._at(now + self._faults[kind], kind)
 
     def _worker_dies(self, now: float) -> None:
-        self._life["worker"] += 1
-        self._engine_free = [now + self.world.restart] * self.world.engines
-        self.core.worker_down(now, 0)
-        self._at(now + self.world.restart, "worker_up")
+        self._again(now, "worker_dies")
+        worker = self.random.randrange(self.world.workers)
+        self._life[f"worker {worker}"] += 1
+        self._engine_free[worker] = [now + self.world.restart] * self.world.engines
+        self.core.worker_down(now, worker)
+        self._at(now + self.world.restart, "worker_up", worker)
 
     def _decoder_dies(self, now: float) -> None:
+        self._again(now, "decoder_dies")
         decoder = self.random.randrange(self.world.decoders)
         self._life[f"decoder {decoder}"] += 1
         self._decoder_free[decoder] = now + self.world.restart
@@ -183,9 +260,11 @@ class Simulation:
         for action in self.core.take_actions():
             if isinstance(action, StartDecode):
                 start = max(now, self._decoder_free[action.decoder])
-                self._decoder_free[action.decoder] = start + self.world.decode
-                life = self._life[f"decoder {action.decoder}"]
-                self._at(start + self.world.decode, "decoded", action.decoder, life, action.item)
+                end = start + self.world.decode * (HEAVY if action.item.heavy else 1)
+                if action.limit and action.item.id in self._heavy:
+                    end = start + LOOK
+                self._decoder_free[action.decoder] = end
+                self._at(end, "decoded", action.decoder, self._life[f"decoder {action.decoder}"], action.item)
             elif isinstance(action, StartRun):
                 self._start_run(now, action)
             elif isinstance(action, Answer):
@@ -196,19 +275,29 @@ class Simulation:
         count = len(action.items)
         self.out.batches.append(count)
         self.out.runs_with_answered += sum(item.id in self.out.answered for item in action.items)
-        self.out.mixed += any(item.lane != action.lane for item in action.items)
-        engine = min(range(self.world.engines), key=self._engine_free.__getitem__)
-        seconds = self.world.a + self.world.b * count
-        start = max(now, self._engine_free[engine])
-        self._engine_free[engine] = start + seconds
-        self._at(start + seconds, "ran", self._life["worker"], action, seconds)
+        self.out.mixed += any(
+            item.lane != action.lane and not item.lane.level.startswith("auto") for item in action.items
+        )
+        self.out.served[action.lane.level] += count
+        self.out.history.append((now, action.lane.level))
+        free = self._engine_free[action.worker]
+        engine = min(range(self.world.engines), key=free.__getitem__)
+        seconds = (self.world.a + self.world.b * count) * self._shares.get(action.lane.level, 1.0)
+        start = max(now, free[engine])
+        free[engine] = start + seconds
+        self._at(start + seconds, "ran", self._life[f"worker {action.worker}"], action, seconds)
 
     def _note(self, number: int, code: str, now: float, deadline: float) -> None:
         if number in self.out.answered:
             raise AssertionError(f"request {number} answered twice: {self.out.answered[number]}, {code}")
         self.out.answered[number] = code
         self.out.answers[code] += 1
+        request = self._requests.pop(number)
+        self.out.by_client[request.client][code] += 1
+        self.out.by_model[request.model][code] += 1
+        self.out.by_priority[request.priority][code] += 1
         if code == "ok":
+            self.out.latencies.append(now - request.at)
             if now <= deadline + 1e-9:
                 self.out.on_time += 1
             else:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import pytest
 
 from service.core import isolation, levels
-from service.core.admission import Load, try_admit
-from service.core.batching import WORTH, Profile, share
+from service.core.admission import HELD, MARGIN, Load, check_room, check_time
+from service.core.batching import ENOUGH, Profile, share
 from service.core.drain import Drain
-from service.core.levels import Level
+from service.core.levels import Choice, Level
 from service.core.restart import MAX_DELAY, Restart
 from service.errors import Refusal
 
 
-@pytest.mark.parametrize(("a", "b", "cap"), [(0.0, 1.0, 1), (0.05, 1.0, 1), (0.002, 0.004, 3), (1.0, 0.1, 10)])
-def test_cap_is_where_one_more_item_gains_less_than_the_worth(a: float, b: float, cap: int) -> None:
+@pytest.mark.parametrize(
+    ("a", "b", "cap"), [(0.0, 1.0, 1), (0.1, 1.0, 1), (0.3, 1.0, 3), (0.002, 0.004, 5), (1, 0.1, 45)]
+)
+def test_cap_is_the_smallest_with_enough_of_the_throughput(a: float, b: float, cap: int) -> None:
     profile = Profile(a, b)
     assert profile.cap(100) == cap
 
     def rate(n: int) -> float:
         return n / profile.seconds(n)
 
-    assert rate(cap + 1) / rate(cap) - 1 < WORTH
-    if cap > 1:
-        assert rate(cap) / rate(cap - 1) - 1 >= WORTH
+    assert rate(cap) >= ENOUGH * rate(100) * (1 - 1e-9)
+    assert cap == 1 or rate(cap - 1) < ENOUGH * rate(100)
 
 
 def test_cap_is_bounded() -> None:
@@ -46,12 +47,21 @@ def test_idle_engines_share_before_one_batches() -> None:
 
 def test_admission_refuses_what_cannot_be_on_time() -> None:
     load = Load(decode_seconds=0.2, infer_seconds=2.5, own_seconds=0.5)
-    try_admit(now=10.0, deadline=13.0, in_flight=0, limit=4, load=load)
+    check_time(now=10.0, deadline=10.0 + 3.0 * MARGIN, load=load)
     with pytest.raises(Refusal) as refused:
-        try_admit(now=10.0, deadline=12.0, in_flight=0, limit=4, load=load)
-    assert (refused.value.code, refused.value.status, refused.value.retry_after) == ("overloaded", 429, 1)
-    with pytest.raises(Refusal, match="too many"):
-        try_admit(now=10.0, deadline=99.0, in_flight=4, limit=4, load=load)
+        check_time(now=10.0, deadline=12.0, load=load)
+    assert (refused.value.code, refused.value.status, refused.value.retry_after) == ("overloaded", 429, 2)
+
+
+def test_a_client_may_hold_all_but_what_keeps_room_for_others() -> None:
+    load = Load(decode_seconds=0.0, infer_seconds=2.5, own_seconds=0.5)
+    check_room(in_flight=88, limit=99, held=87, load=load)
+    with pytest.raises(Refusal, match="of this client") as refused:
+        check_room(in_flight=88, limit=99, held=HELD * 11, load=load)
+    assert refused.value.retry_after == 3.0
+    check_room(in_flight=98, limit=99, held=0, load=load)
+    with pytest.raises(Refusal, match="too many requests in flight"):
+        check_room(in_flight=99, limit=99, held=0, load=load)
 
 
 def test_halves_cover_the_batch() -> None:
@@ -96,24 +106,20 @@ def level(name: str, gmacs: float) -> Level:
 FULL, FAST, BETWEEN, BELOW = level("full", 1.0), level("fast", 0.5), level("tome:2", 0.7), level("tome:9", 0.2)
 
 
-@pytest.mark.parametrize(
-    ("asked", "floor", "served"),
-    [
-        (FAST, None, FAST),
-        (BELOW, None, BELOW),
-        (None, None, FULL),
-        (None, FAST, FULL),
-        (None, BETWEEN, FULL),
-        (None, BELOW, FULL),
-    ],
-)
-def test_levels(asked: Level | None, floor: Level | None, served: Level) -> None:
-    assert levels.resolve(asked, floor, [FAST, FULL]) == served
+@pytest.mark.parametrize("asked", [FAST, BELOW])
+def test_what_is_asked_is_served(asked: Level) -> None:
+    assert levels.resolve(asked, None, [FULL, FAST]) is asked
 
 
-def test_auto_is_never_below_the_floor() -> None:
-    assert levels.resolve(None, FULL, [FAST]) == FULL
-    assert levels.resolve(None, BETWEEN, [FAST, BELOW]) == BETWEEN
+@pytest.mark.parametrize(("floor", "least"), [(None, FAST), (FAST, FAST), (BETWEEN, FULL), (BELOW, FAST), (FULL, FULL)])
+def test_auto_reaches_down_to_the_lowest_offered_level_that_is_not_below_the_floor(
+    floor: Level | None, least: Level
+) -> None:
+    assert levels.resolve(None, floor, [FAST, FULL]) == Choice(least)
+
+
+def test_a_floor_above_all_that_is_offered_leaves_the_highest() -> None:
+    assert levels.resolve(None, FULL, [FAST, BELOW]) == Choice(FAST)
 
 
 def test_a_floor_is_for_auto_alone() -> None:

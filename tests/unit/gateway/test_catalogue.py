@@ -8,7 +8,8 @@ import pytest
 
 from models import manifest
 from models.levels import plan
-from service.core.levels import Level
+from service.core.levels import Choice, Level
+from service.core.queue import LaneKey
 from service.errors import Refusal
 from service.gateway.catalogue import Entry
 from tests.contract import models
@@ -25,6 +26,12 @@ def entry(directory: Path, default: str = "full") -> Entry:
     return Entry(manifest.load(directory), default)
 
 
+def exact(entry: Entry, asked: str) -> Level:
+    level = entry.level(asked, None)
+    assert isinstance(level, Level)
+    return level
+
+
 def refusal(entry: Entry, asked: str | None, floor: str | None = None) -> Refusal:
     with pytest.raises(Refusal) as refused:
         entry.level(asked, floor)
@@ -36,7 +43,7 @@ def refusal(entry: Entry, asked: str | None, floor: str | None = None) -> Refusa
 )
 def test_all_spellings_of_a_named_level_share_its_lane(directory: Path, spelling: str) -> None:
     model = entry(directory)
-    by_name, explicit = model.level("fast", None), model.level(spelling, None)
+    by_name, explicit = exact(model, "fast"), exact(model, spelling)
     assert (by_name.spelled, by_name.lane, by_name.label) == ("fast", "fast", "fast")
     assert (explicit.lane, explicit.label) == ("fast", "fast")
     assert explicit.spelled == plan(spelling, models.TRUNK).level
@@ -51,7 +58,7 @@ def test_an_explicit_level_without_a_name_has_its_own_lane(directory: Path) -> N
 
 
 def test_a_level_that_changes_nothing_is_full(directory: Path) -> None:
-    assert entry(directory).level("tome:0 width:1", None).lane == "full"
+    assert exact(entry(directory), "tome:0 width:1").lane == "full"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +74,7 @@ def test_an_unknown_level_is_answered_with_all_there_are(directory: Path, asked:
 
 def test_a_model_without_a_trunk_has_its_names_only(tmp_path: Path) -> None:
     model = entry(models.fake(tmp_path))
-    assert model.level(None, None).lane == "full"
+    assert model.level(None, None) == exact(model, "full")
     assert refusal(model, "tome:8").message == "unknown level; levels are full, auto"
     assert not model.explains
 
@@ -81,15 +88,42 @@ def test_a_name_that_no_worker_offers_is_none(directory: Path) -> None:
     assert "not faster here" in told.message and "levels are full, fast, auto" in told.message
     assert model.level("tome:4", None).label == "custom", "asked for explicitly it is served"
     model.announce(["full", "balanced"])  # another worker
-    assert model.level("balanced", None).lane == "balanced"
+    assert exact(model, "balanced").lane == "balanced"
 
 
 @pytest.mark.parametrize(
-    ("asked", "floor", "served"),
-    [("auto", None, "full"), ("auto", "fast", "full"), ("auto", "tome:2", "full"), ("auto", "full", "full")],
-)
-def test_auto(directory: Path, asked: str, floor: str | None, served: str) -> None:
-    assert entry(directory).level(asked, floor).spelled == served
+    ("floor", "least"),
+    [(None, "fast"), ("fast", "fast"), ("balanced", "balanced"), ("tome:2", "full"), ("tome:6", "balanced"),
+     ("tome:60", "fast"), ("full", "full")],
+)  # fmt: skip
+def test_auto_leaves_the_choice_down_to_the_floor(directory: Path, floor: str | None, least: str) -> None:
+    model = entry(directory)
+    choice = model.level("auto", floor)
+    assert isinstance(choice, Choice)
+    assert choice.least.spelled == least
+    served = model.served(choice, LaneKey("m", "balanced"))
+    assert (served.spelled, served.label) == ("balanced", "balanced"), "the answer says what was served"
+
+
+def test_the_operators_floor_is_for_those_that_name_none(directory: Path) -> None:
+    model = Entry(manifest.load(directory), "auto", "balanced")
+    chosen = [
+        model.level(None, None),
+        model.level("auto", None),
+        model.level(None, "fast"),
+        model.level("auto", "full"),
+    ]
+    assert [one.least.spelled for one in chosen if isinstance(one, Choice)] == ["balanced", "balanced", "fast", "full"]
+    model.announce(["full", "fast"])
+    choice = model.level(None, None)
+    assert isinstance(choice, Choice) and choice.least.spelled == "full", "fast would be below it"
+
+
+def test_auto_leaves_only_what_is_offered(directory: Path) -> None:
+    model = entry(directory)
+    model.announce(["full", "balanced"])
+    choice = model.level("auto", None)
+    assert isinstance(choice, Choice) and choice.least.spelled == "balanced"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +139,7 @@ def test_a_floor_that_makes_no_sense(directory: Path, asked: str | None, floor: 
     assert refusal(entry(directory), asked, floor).code == code
 
 
-@pytest.mark.parametrize(("default", "served"), [("fast", "fast"), ("auto", "full"), ("tome:3", "tome:3")])
+@pytest.mark.parametrize(("default", "served"), [("fast", "fast"), ("auto", "auto"), ("tome:3", "tome:3")])
 def test_the_operators_default(directory: Path, default: str, served: str) -> None:
     model = entry(directory, default)
     assert model.level(None, None).spelled == served
@@ -113,7 +147,8 @@ def test_the_operators_default(directory: Path, default: str, served: str) -> No
 
 
 def test_with_auto_as_default_a_floor_alone_is_enough(directory: Path) -> None:
-    assert entry(directory, "auto").level(None, "fast").spelled == "full"
+    choice = entry(directory, "auto").level(None, "balanced")
+    assert isinstance(choice, Choice) and choice.least.spelled == "balanced"
 
 
 def test_a_default_that_is_not_offered_is_stood_in_for_by_the_next_above(
@@ -135,6 +170,7 @@ def test_what_was_asked_is_counted_from_a_closed_set(directory: Path, asked: str
 
 def test_a_share_is_by_gmacs(directory: Path) -> None:
     model = entry(directory)
-    assert model.share(model.level("full", None)) == 1.0
+    full, less = exact(model, "full"), exact(model, "tome:5")
+    assert model.share(full) == 1.0
     costs = [plan(spelling, models.TRUNK).gmacs for spelling in ("tome:5", "full")]
-    assert model.share(model.level("tome:5", None)) == pytest.approx(costs[0] / costs[1], rel=1e-4)
+    assert model.share(less) == pytest.approx(costs[0] / costs[1], rel=1e-4)

@@ -32,7 +32,7 @@ def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:
     model = load.Model(described, backend, TASKS["classify"], {"full": Timing("full", 0.01, 0.01)}, 0.0)
     steps: list[int] = []
     load.warm(model, engines=3, max_batch=32, progress=lambda: steps.append(1))
-    assert sorted(backend.sizes) == [1, 1, 1, 4, 4, 4] and len(steps) == 2
+    assert sorted(backend.sizes) == [1, 1, 1, 7, 7, 7] and len(steps) == 2
     backend.sizes = []
     load.warm(model, engines=1, max_batch=2, progress=lambda: None)
     assert backend.sizes == [1, 2]
