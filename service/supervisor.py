@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models import manifest
-from models.levels import LevelError, grammar, plan
+from models.levels import FULL, LevelError, grammar, plan
 from models.manifest import Manifest, ManifestError
 from service import config as configuration
 from service import log
@@ -123,7 +123,7 @@ def _check_models(config: Config) -> int:
                 raise StartError(f"{directory}: the manifest says {loaded.name!r}, the folder {name!r}")
             for file in loaded.files:
                 manifest.check_file(directory, loaded, file)
-            _check_default_level(config, loaded)
+            _check_levels(config, loaded)
             largest = max(largest, loaded.transform.height * loaded.transform.width * 3)
     except ManifestError as error:
         raise StartError(str(error)) from None
@@ -132,16 +132,20 @@ def _check_models(config: Config) -> int:
     return largest
 
 
-def _check_default_level(config: Config, loaded: Manifest) -> None:
+def _check_levels(config: Config, loaded: Manifest) -> None:
+    """The levels that the operator names for a model are levels of it."""
     operator = config.model.get(loaded.name)
-    names = [level.name for level in loaded.levels]
-    if operator is None or operator.default_level in [*names, AUTO]:
+    if operator is None:
         return
-    try:
-        plan(operator.default_level, loaded.trunk)
-    except LevelError as error:
-        expected = unknown(str(error), names, grammar(loaded.trunk) if loaded.trunk else "")
-        raise ConfigError(f"[model.{loaded.name}] default_level = {operator.default_level!r}: {expected}") from None
+    names = [level.name for level in loaded.levels]
+    for key, given in (("default_level", operator.default_level), ("min_level", operator.min_level or FULL)):
+        if given in names or (given == AUTO and key == "default_level"):
+            continue
+        try:
+            plan(given, loaded.trunk)
+        except LevelError as error:
+            expected = unknown(str(error), names, grammar(loaded.trunk) if loaded.trunk else "")
+            raise ConfigError(f"[model.{loaded.name}] {key} = {given!r}: {expected}") from None
 
 
 def _listen(config: Config) -> socket.socket:

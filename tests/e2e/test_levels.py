@@ -189,15 +189,18 @@ def test_hundreds_of_different_levels_are_served_one_after_another(service: Serv
     assert ask(service, "level=full").status == 200
 
 
-@pytest.mark.parametrize("wrong", ["tiny", "width:1/3"])
-def test_a_wrong_default_stops_the_start(tmp_path: Path, wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [("default_level", "tiny"), ("default_level", "width:1/3"), ("min_level", "tiny"), ("min_level", "auto")],
+)
+def test_a_wrong_level_of_the_operators_stops_the_start(tmp_path: Path, key: str, wrong: str) -> None:
     models.fake(tmp_path / "zoo", levels=NAMED)
     file = tmp_path / "squint.toml"
-    file.write_text(f'[model.fake-classify]\ndefault_level = "{wrong}"\n')
+    file.write_text(f'[model.fake-classify]\n{key} = "{wrong}"\n')
     flags: list[Any] = ["--backend", "fake", "--allow-fake", "--models", tmp_path / "zoo", "--config", file]
     command = [sys.executable, "-m", "squint", "serve", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert (done.returncode, len(lines)) == (2, 1), json.dumps(done.stderr)
-    assert f"[model.fake-classify] default_level = '{wrong}'" in lines[0]
+    assert f"[model.fake-classify] {key} = '{wrong}'" in lines[0]
     assert "full, balanced, fast, auto" in lines[0] and "tome:R" in lines[0]
