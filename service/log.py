@@ -7,14 +7,12 @@ line, a field or a terminal command: everything outside printable ASCII is escap
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import math
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -29,8 +27,6 @@ _always: dict[str, Any] = {}
 _encoder = msgspec.json.Encoder()
 _second = (-1, "")
 """The second last written, and how it is written."""
-_soon: Callable[[Callable[[], object]], object] | None = None
-_waiting = False
 
 
 def configure(severity: str, **always: Any) -> None:
@@ -61,18 +57,8 @@ class _Bridge(logging.Handler):
 _CHATTY = ("python_multipart", "uvicorn")
 
 
-def gather(soon: Callable[[Callable[[], object]], object]) -> None:
-    """From now on lines are written together, when what `soon` is given is called: once in each turn of an event loop.
-    Whoever ends the process flushes stderr, as `service.child.leave` does."""
-    global _soon
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(line_buffering=False)
-        _soon = soon
-
-
 def event(name: str, /, *, severity: Severity = "info", **fields: Any) -> None:
     """Write one line. A reader that has gone away, or is slow to take it, is never an error of ours."""
-    global _waiting
     if _RANK[severity] < _least:
         return
     line = {"ts": _now(), "severity": severity, "event": name, **_always}
@@ -81,9 +67,6 @@ def event(name: str, /, *, severity: Severity = "info", **fields: Any) -> None:
         line[key] = value if kind is int or (kind is str and len(value) <= MAX_VALUE) else _plain(value)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(_text(line))
-    if _soon is not None and not _waiting:
-        _waiting = True
-        _soon(_flush)
 
 
 def _text(line: dict[str, Any]) -> str:
@@ -96,13 +79,6 @@ def _text(line: dict[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n"
 
 
-def _flush() -> None:
-    global _waiting
-    _waiting = False
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
-
-
 def frames(error: BaseException) -> str:
     """Where an error arose, as `file:line function` of the innermost frames, and what it is; for a line's field."""
     inner = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
@@ -113,10 +89,10 @@ def frames(error: BaseException) -> str:
 def _now() -> str:
     global _second
     seconds = time.time()
-    whole = int(seconds)
-    if whole != _second[0]:
-        _second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(whole)))
-    return f"{_second[1]}{int(seconds * 1000) % 1000:03d}Z"
+    known = _second
+    if known[0] != int(seconds):
+        known = _second = (int(seconds), time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds)))
+    return f"{known[1]}{int(seconds * 1000) % 1000:03d}Z"
 
 
 def _plain(value: Any) -> Any:

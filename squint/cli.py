@@ -14,7 +14,7 @@ from typing import NoReturn
 import squint
 from models.manifest import ManifestError
 from service.errors import ConfigError, StartError
-from squint.commands import load, models, serve
+from squint.commands import loading, models, serve
 from squint.errors import Failure
 
 DESCRIPTION = """\
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     serve.add(commands)
     models.add(commands)
-    load.add(commands)
+    loading.add(commands)
     return top
 
 

@@ -80,7 +80,6 @@ class Process:
     async def run(self) -> None:
         """Serve until drained."""
         loop = asyncio.get_running_loop()
-        log.gather(loop.call_soon)
         # What is here now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()

@@ -22,8 +22,19 @@ def result(outputs: Outputs, geometry: Geometry, options: Options) -> Classifica
     Raises ValueError for logits that are no finite numbers.
     """
     scores = softmax(outputs["logits"])
-    best = np.argsort(-scores, kind="stable")[: max(options.top_k, 0)]
-    return Classification([Prediction(int(index), float(scores[index])) for index in best])
+    best = _highest(scores, max(options.top_k, 0))
+    pairs = zip(best.tolist(), scores[best].tolist(), strict=True)
+    return Classification([Prediction(index, score) for index, score in pairs])
+
+
+def _highest(scores: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Indices of the `count` highest scores, best first; equal ones in their order."""
+    if not 0 < count < len(scores) // 4:
+        return np.argsort(-scores, kind="stable")[:count]
+    # Only what can be among them is sorted: the least of them, found without sorting, and all that is no lower.
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    among = np.flatnonzero(scores >= least)
+    return among[np.argsort(-scores[among], kind="stable")[:count]]
 
 
 def results(outputs: Outputs, geometries: Sequence[Geometry], options: Sequence[Options]) -> list[Classification]:

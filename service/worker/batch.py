@@ -83,18 +83,25 @@ class Bench:
     def _gather(self, items: Sequence[Work], model: Model) -> tuple[list[Work], Images, list[Answered]]:
         """The items whose slots can be read, their images [n, H, W, 3], and the answers of those that cannot."""
         transform = model.manifest.transform
-        images = np.empty((len(items), transform.height, transform.width, 3), np.uint8)
+        shape = (transform.height, transform.width, 3)
         works: list[Work] = []
+        pixels: list[Images] = []
         answers: list[Answered] = []
         for work in items:
             try:
-                pixels = self._pixels.view(work.slot)[: model.image_bytes]
+                view = self._pixels.view(work.slot)[: model.image_bytes]
             except IndexError:
                 answers.append(_undone(work, "internal", "the image was lost"))
                 continue
-            images[len(works)] = np.frombuffer(pixels, np.uint8).reshape(images.shape[1:])
             works.append(work)
-        return works, images[: len(works)], answers
+            pixels.append(np.frombuffer(view, np.uint8).reshape(shape))
+        if len(pixels) == 1:
+            # Read where it lies: nobody is given the slot before this batch is answered.
+            return works, pixels[0][None], answers
+        images = np.empty((len(pixels), *shape), np.uint8)
+        for number, one in enumerate(pixels):
+            images[number] = one
+        return works, images, answers
 
 
 def _without_guilty(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import select
 import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from models.manifest import ManifestError
 from service import child, log
@@ -42,6 +42,10 @@ class Worker:
         self._guards = [Guard(birth.pulse(number)) for number in range(birth.config.threads)]
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._link: Link | None = None
+        self._link_number = -1
+        self._control_number = birth.control.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._control_number, select.POLLIN)
         self._models: dict[str, Model] = {}
 
     def load(self) -> None:
@@ -68,11 +72,10 @@ class Worker:
     def _turn(self) -> bool:
         """Wait for messages and take them; False when told to drain."""
         control, link = self._birth.control, self._link
-        sources: list[Any] = [control] if link is None else [control, link]
-        readable, _, _ = select.select(sources, [], [])
-        if link is not None and link in readable:
+        readable = {descriptor for descriptor, _ in self._poll.poll()}
+        if link is not None and self._link_number in readable:
             self._receive(link)
-        if control in readable and (received := control.receive()) is not None:
+        if self._control_number in readable and (received := control.receive()) is not None:
             message, descriptors = received
             if isinstance(message, Drain):
                 return False
@@ -86,13 +89,19 @@ class Worker:
                 self._jobs.put(Job(link, run))
         except WireError as error:
             log.event("gateway_lost", severity="warning", reason=str(error))
-            link.cut()
-            self._link = None
+            self._detach(link)
+
+    def _detach(self, link: Link) -> None:
+        self._poll.unregister(self._link_number)
+        link.cut()
+        self._link = None
 
     def _attach(self, descriptor: int) -> None:
         if self._link is not None:
-            self._link.cut()
+            self._detach(self._link)
         self._link = Link(descriptor)
+        self._link_number = self._link.fileno()
+        self._poll.register(self._link_number, select.POLLIN)
         config = self._birth.config
         loaded = [model.loaded() for model in self._models.values()]
         self._link.send(Hello(config.threads, config.max_batch, loaded))

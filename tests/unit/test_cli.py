@@ -143,7 +143,7 @@ def test_every_setting_is_a_flag_with_its_variable_and_default_in_the_help(capsy
         (["models", "add", "onnx", "--task", "classify"], 1, "needs FILE, --name, --labels, --transform"),
         (["models", "add", "onnx", "x", "--task", "paint"], 2, "paint"),
         (["models", "toyscape", "--sheet", "/absent/x.png"], 1, "no such directory"),
-        (["load", "http://127.0.0.1:1", "--scenario", "x"], 1, "not available in this release"),
+        (["load", "http://127.0.0.1:1", "--scenario", "x"], 1, "x: No such file or directory"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_the_right_code(

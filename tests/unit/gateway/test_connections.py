@@ -1,0 +1,295 @@
+"""The short way of tasks' requests through a connection, without a network: what arrives, in which order, and what
+goes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from service.gateway import http
+from service.gateway.http import Connection, Door, Exchange
+
+Steps = list[str]
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.reading = True
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("192.0.2.1", 5) if name == "peername" else None
+
+    @property
+    def answers(self) -> list[bytes]:
+        """The bodies of the responses so far."""
+        return [part.partition(b"\r\n\r\n")[2] for part in self.written.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+
+
+class Taker:
+    """Notes what it is told, and answers a whole body with itself unless told to wait."""
+
+    def __init__(self, exchange: Exchange, task: str, steps: Steps, wait: bool) -> None:
+        self.exchange = exchange
+        self.body = b""
+        self._steps = steps
+        self._wait = wait
+        self._task = task
+
+    def begin(self) -> None:
+        self._steps.append(f"begin {self._task} {self.exchange.query.decode()}".rstrip())
+        self.exchange.send_on()
+
+    def chunk(self, data: bytes) -> None:
+        self.body += data
+
+    def complete(self) -> None:
+        self._steps.append(f"complete {len(self.body)}")
+        if not self._wait:
+            self.answer()
+
+    def late(self) -> None:
+        self._steps.append("late")
+        self.exchange.answer(408, [(b"connection", b"close")], b"late")
+
+    def lost(self) -> None:
+        self._steps.append("lost")
+
+    def answer(self) -> None:
+        self.exchange.answer(200, [], self.body)
+
+
+class Setting:
+    """One connection and what happened on it."""
+
+    def __init__(self, wait: bool = False) -> None:
+        self.steps: Steps = []
+        self.takers: list[Taker] = []
+        self.passed: list[str] = []
+
+        def take(exchange: Exchange, task: str) -> Taker:
+            self.takers.append(Taker(exchange, task, self.steps, wait))
+            return self.takers[-1]
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            self.passed.append(f"{scope['method']} {scope['path']}")
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+            await send({"type": "http.response.body", "body": b"asgi"})
+
+        door = Door({"/classify": "classify", "/v1/classify": "classify"}, take)
+        config = uvicorn.Config(application, http=http.protocol(door), lifespan="off", log_config=None)
+        config.load()
+        self.connection = config.http_protocol_class(  # type: ignore[call-arg]
+            config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+        )
+        self.transport = Transport()
+        self.connection.connection_made(self.transport)
+
+    def receive(self, data: bytes, pieces: int = 0) -> None:
+        """`data` arrives, whole or in pieces of this many bytes."""
+        for start in range(0, len(data), pieces or len(data)):
+            self.connection.data_received(data[start : start + (pieces or len(data))])
+
+
+def post(body: bytes, target: str = "/classify", *headers: str) -> bytes:
+    lines = [f"POST {target} HTTP/1.1", "Host: t", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def in_loop(test: Callable[[], Any]) -> None:
+    async def run() -> None:
+        outcome = test()
+        if asyncio.iscoroutine(outcome):
+            await outcome
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 7, 100])
+def test_a_request_arrives_however_it_is_cut(pieces: int) -> None:
+    def check() -> None:
+        setting = Setting()
+        for body in (b"abc" * 50, b"", b"z"):
+            setting.receive(post(body, "/v1/classify?top_k=3"), pieces)
+        assert setting.steps == [
+            "begin classify top_k=3", "complete 150", "begin classify top_k=3", "complete 0",
+            "begin classify top_k=3", "complete 1",
+        ]  # fmt: skip
+        assert setting.transport.answers == [b"abc" * 50, b"", b"z"]
+        assert not setting.transport.closed
+
+    in_loop(check)
+
+
+def test_a_body_in_chunks() -> None:
+    def check() -> None:
+        setting = Setting()
+        setting.receive(
+            b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 5
+        )
+        assert setting.transport.answers == [b"abcde"]
+
+    in_loop(check)
+
+
+@pytest.mark.parametrize(
+    ("target", "query"),
+    [
+        ("/cl%61ssify?a=%20b", "a=%20b"),
+        ("http://host/classify?q", "q"),
+        ("/classify?a=1#end", "a=1"),
+        ("/classify?", ""),
+    ],
+)
+def test_other_spellings_of_a_path_mean_the_same(target: str, query: str) -> None:
+    def check() -> None:
+        setting = Setting()
+        setting.receive(post(b"x", target))
+        assert setting.steps == [f"begin classify {query}".rstrip(), "complete 1"]
+
+    in_loop(check)
+
+
+def test_all_else_goes_to_the_application() -> None:
+    async def check() -> None:
+        setting = Setting()
+        for data in (b"GET /classify HTTP/1.1\r\n\r\n", post(b"x", "/classify/"), post(b"x", "/nowhere")):
+            setting.receive(data)
+            await asyncio.sleep(0.01)
+        assert setting.passed == ["GET /classify", "POST /classify/", "POST /nowhere"]
+        assert setting.steps == []
+        setting.receive(post(b"xy"))
+        assert setting.steps == ["begin classify", "complete 2"]
+
+    in_loop(check)
+
+
+def test_pipelined_requests_are_served_one_after_another() -> None:
+    async def check() -> None:
+        setting = Setting(wait=True)
+        setting.receive(post(b"one") + post(b"two") + b"GET /x HTTP/1.1\r\n\r\n" + post(b"three"))
+        assert setting.steps == ["begin classify", "complete 3"]
+        assert not setting.transport.reading
+        setting.takers[0].answer()
+        assert setting.steps[2:] == ["begin classify", "complete 3"]
+        setting.takers[1].answer()
+        await asyncio.sleep(0.01)
+        assert setting.passed == ["GET /x"]
+        assert setting.steps[4:] == ["begin classify", "complete 5"]
+        setting.takers[2].answer()
+        assert setting.transport.answers == [b"one", b"two", b"asgi", b"three"]
+        assert setting.transport.reading
+
+    in_loop(check)
+
+
+def test_who_does_not_read_answers_gets_no_more_of_them() -> None:
+    def check() -> None:
+        setting = Setting(wait=True)
+        setting.receive(post(b"one") + post(b"two"))
+        setting.connection.pause_writing()
+        setting.takers[0].answer()
+        assert setting.steps == ["begin classify", "complete 3"]
+        assert not setting.transport.reading
+        setting.connection.resume_writing()
+        assert setting.steps[2:] == ["begin classify", "complete 3"]
+        assert setting.transport.reading
+
+    in_loop(check)
+
+
+def test_a_client_that_leaves_is_told_of_once_and_gets_nothing() -> None:
+    def check() -> None:
+        setting = Setting(wait=True)
+        setting.receive(post(b"one") + post(b"two"))
+        setting.connection.connection_lost(None)
+        assert setting.steps == ["begin classify", "complete 3", "lost"]
+        setting.takers[0].answer()
+        assert setting.transport.written == b""
+        answered = Setting()
+        answered.receive(post(b"one"))
+        answered.connection.connection_lost(None)
+        assert answered.steps == ["begin classify", "complete 3"]
+
+    in_loop(check)
+
+
+def test_a_client_that_waits_to_be_told_is_told() -> None:
+    def check() -> None:
+        setting = Setting()
+        setting.receive(post(b"x" * 9, "/classify", "Expect: 100-continue")[:-9])
+        assert setting.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+        setting.receive(b"x" * 9)
+        assert setting.transport.answers == [b"x" * 9]
+
+    in_loop(check)
+
+
+def test_the_connection_ends_when_the_client_or_the_service_says_so() -> None:
+    def check() -> None:
+        for asked in (
+            b"POST /classify HTTP/1.0\r\nContent-Length: 1\r\n\r\nx",
+            post(b"x", "/classify", "Connection: close"),
+        ):
+            setting = Setting()
+            setting.receive(asked)
+            assert b"\r\nconnection: close\r\n" in setting.transport.written
+            assert setting.transport.closed
+        stopping = Setting(wait=True)
+        stopping.receive(post(b"x"))
+        stopping.connection.shutdown()  # type: ignore[attr-defined]
+        assert not stopping.transport.closed
+        stopping.takers[0].answer()
+        assert stopping.transport.answers == [b"x"]
+        assert stopping.transport.closed
+
+    in_loop(check)
+
+
+def test_a_late_body_is_refused_and_a_late_head_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+
+    async def check() -> None:
+        body, head, silent, idle = Setting(), Setting(), Setting(), Setting()
+        body.receive(post(b"xyz")[:-1])
+        head.receive(b"POST /classify HT")
+        idle.receive(post(b"x"))
+        await asyncio.sleep(0.2)
+        assert body.steps == ["begin classify", "late"]
+        assert body.transport.written.startswith(b"HTTP/1.1 408 ")
+        assert body.transport.closed and head.transport.closed and silent.transport.closed
+        assert not idle.transport.closed
+        assert isinstance(idle.connection, Connection)
+
+    in_loop(check)
+
+
+def test_ids_are_not_repeated() -> None:
+    made = [http.new_id() for _ in range(2000)]
+    assert len(set(made)) == 2000
+    assert {len(one) for one in made} == {32}
+    assert set("".join(made)) <= set("0123456789abcdef")
