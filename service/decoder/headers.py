@@ -28,6 +28,7 @@ _NOT_FILL = re.compile(rb"[^\xff]", re.DOTALL)
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 Span = tuple[int, int]
 
@@ -49,6 +50,12 @@ class Header:
     """JPEG: 8 bits, Huffman-coded, grey or three components. False means the exact library has to look at it."""
     buffered: bool = False
     """JPEG: several scans, so that all coefficients are in memory at once."""
+    scans: int = 1
+    """JPEG: how many there are, where there can be several."""
+    unpacked: int = 0
+    """PNG: bytes of its rows."""
+    lossless: bool = False
+    """WebP: its bitstream is of the lossless kind."""
     frame: tuple[int, int, int, int] | None = None
     """WebP animation: x, y, width and height of the first frame on the canvas."""
 
@@ -148,11 +155,23 @@ def _jpeg(data: bytes) -> Header:
         # Only JFIF and Adobe markers change what the pixels are.
         if marker != 0xDA and (not 0xE0 <= marker <= 0xEF or marker in (0xE0, 0xEE)) and marker != 0xFE:
             parts.append((start, end))
-    # Inside coded data 0xFF is always followed by 0 or a restart marker, so this counts scans, never coefficients.
-    scans = data.count(b"\xff\xda", parts[-1][0])
+    # Inside coded data 0xFF is always followed by 0 or a restart marker, so this counts scans, never coefficients. A
+    # decoder never enters a second scan of a JPEG whose first holds all, so there it need not be looked for.
+    scans = data.count(b"\xff\xda", parts[-1][0]) if buffered else 1
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
         raise Refusal("undecodable_image", "the JPEG has too many scans")
-    return Header("jpeg", width, height, orientation, tuple(parts), plain, buffered)
+    return Header("jpeg", width, height, orientation, _joined(parts), plain, buffered, scans)
+
+
+def _joined(parts: list[Span]) -> tuple[Span, ...]:
+    """Ranges that touch made one, so that they need no copying together."""
+    joined = parts[:1]
+    for start, end in parts[1:]:
+        if start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return tuple(joined)
 
 
 # --- PNG -------------------------------------------------------------------------------------------------------
@@ -182,7 +201,8 @@ def _png(data: bytes) -> Header:
     width, height, depth, colour = _number(data, 16, 4), _number(data, 20, 4), data[24], data[25]
     if _number(data, 8, 4) != 13 or depth not in _PNG_DEPTHS.get(colour, ()):
         raise corrupt()
-    return Header("png", width, height, orientation, tuple(parts))
+    unpacked = height * -(-width * _PNG_CHANNELS[colour] * depth // 8)
+    return Header("png", width, height, orientation, _joined(parts), unpacked=unpacked)
 
 
 # --- WebP ------------------------------------------------------------------------------------------------------
@@ -224,13 +244,14 @@ def _webp(data: bytes) -> Header:
         raise corrupt()
     width, height = _webp_size(data, *bitstream)
     part = (bitstream[1:],)
+    lossless = bitstream[0] == b"VP8L"
     if frame is None or canvas is None:
         if frame is not None or (canvas is not None and canvas != (width, height)):
             raise corrupt()
-        return Header("webp", width, height, orientation, part)
+        return Header("webp", width, height, orientation, part, lossless=lossless)
     if frame[0] + width > canvas[0] or frame[1] + height > canvas[1]:
         raise corrupt()
-    return Header("webp", *canvas, orientation, part, frame=(*frame, width, height))
+    return Header("webp", *canvas, orientation, part, lossless=lossless, frame=(*frame, width, height))
 
 
 def _webp_size(data: bytes, name: bytes, start: int, end: int) -> tuple[int, int]:

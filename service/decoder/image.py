@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import math
 from typing import Literal, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, _webp
 
 from service.config import Limits
-from service.decoder import headers
+from service.decoder import cost, headers
 from service.decoder.fitting import Box, Placing, place
 from service.decoder.headers import Header
 from service.decoder.resample import resample
@@ -26,12 +27,15 @@ from service.wire.messages import Fitting, Geometry
 
 Pixels = NDArray[np.uint8]
 
-EXACT_PIXELS = 12_600_000
-"""JPEGs up to this size (a 12-megapixel photo) are decoded whole; larger ones at 1/2, 1/4 or 1/8, to bound memory."""
-_SPARE = 4
-"""A JPEG is shrunk while decoding only so far that it keeps this many pixels per pixel of the target, if it can."""
+EXACT_PIXELS = 2_000_000
+"""JPEGs up to this size are decoded whole. Larger ones are shrunk while decoding, as far as SPARE lets them."""
+SPARE = 2
+"""A JPEG is shrunk while decoding only so far that each side keeps this many pixels per pixel of the target."""
+LARGE_PIXELS = 12_600_000
+"""Beyond this size (a 12-megapixel photo is below) memory counts: a JPEG is decoded at 1/2 at least, images of other
+formats are averaged down before they become arrays."""
 _GAP = 6.0
-"""Larger images of other formats are first averaged down to at least this many pixels per pixel of the target."""
+"""Those are averaged down to at least this many pixels per pixel of the target."""
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _FLIPS_COLUMNS, _FLIPS_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)
@@ -46,18 +50,30 @@ _TRANSPOSES = {
 }
 
 
-def decode(data: memoryview | bytes, out: memoryview, fitting: Fitting, limits: Limits) -> Geometry:
+def decode(
+    data: memoryview | bytes,
+    out: memoryview,
+    fitting: Fitting,
+    limits: Limits,
+    most: float = math.inf,
+    pace: float = 1.0,
+) -> Geometry:
     """Decode `data` and write it, fitted, into the first height * width * 3 bytes of `out` as uint8 RGB [H, W, 3].
 
-    Raises Refusal: `bad_request` (no bytes), `unsupported_media_type`, `image_too_large`, `undecodable_image`.
+    Raises Refusal: `bad_request` (no bytes), `unsupported_media_type`, `image_too_large`, `undecodable_image`; and
+    TooHeavy, before anything is decoded, if that is expected to take more than `most` seconds on a machine that takes
+    `pace` times as long as cost.py has it.
     """
     raw = bytes(data)
     header = headers.read(raw, limits)
     placing = place(*header.displayed, fitting)
+    shrink = shrink_of(header, placing)
+    if most < math.inf and (seconds := pace * cost.estimate(header, placing, shrink)) > most:
+        raise cost.TooHeavy(seconds)
     target = np.frombuffer(out, np.uint8, fitting.height * fitting.width * 3)
     canvas = target.reshape(fitting.height, fitting.width, 3)
     try:
-        _fill(canvas, raw, header, placing, fitting)
+        _fill(canvas, raw, header, placing, shrink, fitting)
     except Refusal:
         raise
     except Exception:
@@ -71,7 +87,7 @@ def pixels(data: memoryview | bytes, limits: Limits) -> Pixels:
     raw = bytes(data)
     header = headers.read(raw, limits)
     try:
-        image = _read(raw, header, 1)
+        image = read(raw, header, 1)
         if isinstance(image, np.ndarray):
             return np.ascontiguousarray(_oriented(image, header.orientation))
         return np.ascontiguousarray(_array(_transposed(image, header.orientation)))
@@ -85,15 +101,24 @@ def sample_jpeg(colour: Literal["RGB", "GRAY", "CMYK"]) -> bytes:
     return bytes(simplejpeg.encode_jpeg(np.zeros((16, 16, channels), np.uint8), colorspace=colour))
 
 
-def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, fitting: Fitting) -> None:
+def sample_photo() -> bytes:
+    """A JPEG of 500x375 pixels and about as many bytes as a photo has, always the same, to measure with."""
+    at = np.arange(375 * 500, dtype=np.uint32).reshape(375, 500)
+    # A multiplicative hash is noise enough.
+    grain = (at * np.uint32(2654435761) >> np.uint32(27)).astype(np.uint8)
+    shade = (at % 500 // 4 + at // 500 // 4).astype(np.uint8)
+    picture = np.stack([shade + grain, shade, np.uint8(255) - shade], axis=2)
+    return bytes(simplejpeg.encode_jpeg(picture, quality=88, colorsubsampling="420"))
+
+
+def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, shrink: int, fitting: Fitting) -> None:
     x0, y0, x1, y1 = placing.target
-    shrink = _shrink(header, placing)
-    image = _read(raw, header, shrink)
-    source = _shrunk_box(placing, header, shrink)
+    image = read(raw, header, shrink)
+    source = shrunk_box(placing, header, shrink)
     content = canvas[y0:y1, x0:x1]
     if content.shape != canvas.shape:
         canvas[:] = fitting.fill
-    if isinstance(image, Image.Image) and image.width * image.height <= EXACT_PIXELS:
+    if isinstance(image, Image.Image) and image.width * image.height <= LARGE_PIXELS:
         image = _array(image)
     if isinstance(image, np.ndarray):
         resample(_oriented(image, header.orientation), source, content, fitting.filter)
@@ -106,16 +131,19 @@ def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, fitting:
     content[:] = _array(small)
 
 
-def _shrink(header: Header, placing: Placing) -> int:
-    """The denominator at which to decode: 1 but for large JPEGs."""
-    if header.kind != "jpeg" or header.width * header.height <= EXACT_PIXELS:
+def shrink_of(header: Header, placing: Placing) -> int:
+    """The denominator at which to decode: 1, and for larger JPEGs 2, 4 or 8. (Other eighths cost more than they save:
+    libjpeg-turbo has fast code for these alone.)"""
+    pixels = header.width * header.height
+    if header.kind != "jpeg" or pixels <= EXACT_PIXELS:
         return 1
     (sx0, sy0, sx1, sy1), (tx0, ty0, tx1, ty1) = placing.source, placing.target
-    spare = min((sx1 - sx0) / (tx1 - tx0), (sy1 - sy0) / (ty1 - ty0)) / _SPARE
-    return next((factor for factor in (8, 4) if spare >= factor), 2)
+    spare = min((sx1 - sx0) / (tx1 - tx0), (sy1 - sy0) / (ty1 - ty0)) / SPARE
+    least = 1 if pixels <= LARGE_PIXELS else 2
+    return next((factor for factor in (8, 4, 2) if spare >= factor), least)
 
 
-def _shrunk_box(placing: Placing, header: Header, shrink: int) -> Box:
+def shrunk_box(placing: Placing, header: Header, shrink: int) -> Box:
     """The source box in shrunk pixels. The last shrunk pixel of an axis may reach beyond the image; where the
     orientation flips the axis, that surplus comes first."""
     width, height = placing.geometry.width, placing.geometry.height
@@ -125,16 +153,15 @@ def _shrunk_box(placing: Placing, header: Header, shrink: int) -> Box:
     return (x0 + x, y0 + y, x1 + x, y1 + y)
 
 
-def _read(raw: bytes, header: Header, shrink: int) -> Pixels | Image.Image:
+def read(raw: bytes, header: Header, shrink: int) -> Pixels | Image.Image:
     """Stored pixels: an array [h, w, 3], or a Pillow image of mode RGB or L. Sides are divided by `shrink`, rounded
     up. Raises whatever the library raises."""
     if header.kind == "webp":
         return _read_webp(raw, header)
-    stream = b"".join(raw[start:end] for start, end in header.parts)
     if header.kind == "png":
-        return _rgb(PngImagePlugin.PngImageFile(io.BytesIO(headers.PNG_MAGIC + stream)))
+        return _rgb(PngImagePlugin.PngImageFile(io.BytesIO(_stream(headers.PNG_MAGIC, raw, header))))
     size = -(-header.width // shrink), -(-header.height // shrink)
-    stream = b"\xff\xd8" + stream
+    stream = _stream(b"\xff\xd8", raw, header)
     if header.plain:
         try:
             array = simplejpeg.decode_jpeg(stream, min_width=size[0], min_height=size[1])
@@ -149,6 +176,14 @@ def _read(raw: bytes, header: Header, shrink: int) -> Pixels | Image.Image:
     if image.size != size:
         raise ValueError("size differs from the header's")
     return _rgb(image)
+
+
+def _stream(magic: bytes, raw: bytes, header: Header) -> bytes:
+    """The file without what describes; the file itself when that is nothing."""
+    if header.parts == ((len(magic), len(raw)),):
+        return raw
+    view = memoryview(raw)
+    return b"".join((magic, *(view[start:end] for start, end in header.parts)))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

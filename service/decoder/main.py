@@ -8,6 +8,7 @@ away, or by a kill when an image takes longer than it may.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import socket
@@ -16,42 +17,46 @@ import time
 from service import child, log
 from service.child import Birth
 from service.decoder import image, sandbox, warmup
+from service.decoder.cost import TooHeavy
 from service.errors import Refusal, WireError
 from service.wire import pulse
 from service.wire.channel import Channel
-from service.wire.messages import Attach, Decode, Decoded, Drain, FromDecoder, Ready, ToDecoder, Undecoded
+from service.wire.messages import Attach, Decode, Decoded, Drain, FromDecoder, Heavy, Ready, ToDecoder, Undecoded
 
 MEMORY_BYTES = 288 << 20
 """What decoding may add to the address space; with what is there before it stays under 300 MiB of real memory."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE_BLOCK = 4 << 20
+_LARGE_BLOCK = 16 << 20
 
 
 class Decoder:
     """The loop and its two channels."""
 
-    def __init__(self, birth: Birth) -> None:
+    def __init__(self, birth: Birth, pace: float) -> None:
         self._birth = birth
+        self._pace = pace
         self._limits = birth.config.limits
         self._pulse = birth.pulse()
         self._data: Channel[ToDecoder] | None = None
         self._draining = False
         self._canvas = memoryview(bytearray(birth.pixels.slot_bytes))
+        self._sources = select.poll()
+        self._sources.register(birth.control.fileno(), select.POLLIN)
+        self._gone = select.poll()
 
     def run(self) -> None:
         """Serve until told to drain or until the supervisor is gone."""
+        control = self._birth.control.fileno()
+        rest = int(1000 * pulse.REST)
         while True:
             self._pulse.beat(time.monotonic(), pulse.REST_LIMIT)
-            sources: list[int] = [self._birth.control.fileno()]
-            if self._data is not None:
-                sources.append(self._data.fileno())
-            ready = select.select(sources, [], [], 0 if self._draining else pulse.REST)[0]
+            ready = [source for source, _ in self._sources.poll(0 if self._draining else rest)]
             # Data first, so that what was sent before a Drain is still answered.
             if self._data is not None and self._data.fileno() in ready:
                 self._serve(self._data)
             elif self._draining:
                 return
-            if sources[0] in ready and not self._control():
+            if control in ready and not self._control():
                 return
 
     def _control(self) -> bool:
@@ -66,6 +71,8 @@ class Decoder:
         if isinstance(message, Attach) and descriptors:
             self._detach()
             self._data = Channel(socket.socket(fileno=descriptors.pop(0)), ToDecoder)
+            self._sources.register(self._data.fileno(), select.POLLIN)
+            self._gone.register(self._data.fileno(), 0)
         elif isinstance(message, Drain):
             self._draining = True
         for descriptor in descriptors:
@@ -74,6 +81,8 @@ class Decoder:
 
     def _detach(self) -> None:
         if self._data is not None:
+            self._sources.unregister(self._data.fileno())
+            self._gone.unregister(self._data.fileno())
             self._data.close()
             self._data = None
 
@@ -88,11 +97,9 @@ class Decoder:
 
     def _hand_over(self, work: Decode) -> None:
         """Put the pixels into their slot, unless the gateway has gone: the next one may have given the slot away."""
-        if self._data is not None:
-            poll = select.poll()
-            poll.register(self._data, select.POLLIN)
-            if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
-                return
+        # Nothing is asked for, so it answers when the other end is gone and only then.
+        if self._gone.poll(0):
+            return
         size = work.fitting.height * work.fitting.width * 3
         self._birth.pixels.view(work.pixel_slot)[:size] = self._canvas[:size]
 
@@ -100,8 +107,11 @@ class Decoder:
         started = time.monotonic()
         try:
             body = self._birth.bodies.view(work.body_slot)[: work.body_bytes]
-            geometry = image.decode(body, self._canvas, work.fitting, self._limits)
+            most = work.limit or math.inf
+            geometry = image.decode(body, self._canvas, work.fitting, self._limits, most, self._pace)
             self._hand_over(work)
+        except TooHeavy as heavy:
+            return Heavy(work.id, heavy.seconds)
         except Refusal as refusal:
             return Undecoded(work.id, refusal.code, refusal.message, time.monotonic() - started)
         except Exception as error:
@@ -113,8 +123,9 @@ class Decoder:
 
 
 def return_memory() -> None:
-    """Have the allocator give large blocks back at once: one photo of 12 megapixels must not weigh on a decoder for
-    the rest of its life. (By default its thresholds grow with the largest block ever freed.)"""
+    """Have the allocator give large blocks back at once: one picture of 25 megapixels must not weigh on a decoder for
+    the rest of its life. (By default its thresholds grow with the largest block ever freed.) What photos need is kept,
+    since fresh memory costs as much time as decoding into it."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
@@ -125,9 +136,9 @@ def main() -> None:
     """Be born, warm up, enter the sandbox, serve."""
     birth = child.begin(pixels_writable=True, bodies_writable=False)
     log.configure(birth.config.log_level, process=f"decoder {birth.start.index}")
-    decoder = Decoder(birth)
     return_memory()
     warmup.run()
+    decoder = Decoder(birth, warmup.pace())
     layers = sandbox.enter(MEMORY_BYTES)
     if "seccomp" not in layers:
         log.event("sandbox_incomplete", severity="warning", layers=" ".join(sorted(layers)))

@@ -22,12 +22,13 @@ from PIL import Image
 
 from service.config import Limits
 from service.decoder import image
+from service.decoder.main import return_memory
 from service.decoder.resample import resample
 from service.wire.messages import Fitting
 from tests.unit.decoder.scenes import Pixels, noise, photo, save
 
 SIDE = 224
-SIZES = [(500, 375), (1280, 960), (4000, 3000)]
+SIZES = [(500, 375), (1280, 960), (2048, 1536), (4000, 3000)]
 Box = tuple[float, float, float, float]
 
 
@@ -46,6 +47,7 @@ def decoders() -> dict[str, Callable[[bytes], Any]]:
     }
     if simplejpeg := optional("simplejpeg"):
         found["simplejpeg"] = simplejpeg.decode_jpeg
+        found["simplejpeg, fast DCT and upsampling"] = partial(simplejpeg.decode_jpeg, fastdct=True, fastupsample=True)
     if cv2 := optional("cv2"):
         cv2.setNumThreads(1)
         found["OpenCV"] = lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -78,6 +80,8 @@ def resizers() -> dict[str, Callable[[Pixels, Box], Any]]:
         found["kornia-rs"] = lambda pixels, box: kornia.resize(
             cut(pixels, box), (SIDE, SIDE), "bicubic", antialias=True
         )
+    if cykooz := optional("cykooz_resizer"):
+        found["cykooz_resizer"] = partial(in_two_passes, cykooz)
     if cv2 := optional("cv2"):
 
         def opencv(pixels: Pixels, box: Box, interpolation: int) -> Any:
@@ -86,6 +90,43 @@ def resizers() -> dict[str, Callable[[Pixels, Box], Any]]:
         for name, kind in (("OpenCV area", cv2.INTER_AREA), ("OpenCV cubic", cv2.INTER_CUBIC)):
             found[name] = partial(opencv, interpolation=kind)
     return found
+
+
+def in_two_passes(cykooz: Any, pixels: Pixels, box: Box) -> Pixels:
+    """By cykooz_resizer, one axis at a time, since Pillow does the rows first and it the columns."""
+    height, width = pixels.shape[:2]
+    resizer = cykooz.Resizer()
+    way = cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom)
+    x0, y0, x1, y1 = box
+    stored = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, pixels.tobytes())
+    narrow = cykooz.ImageData(SIDE, height, cykooz.PixelType.U8x3)
+    final = cykooz.ImageData(SIDE, SIDE, cykooz.PixelType.U8x3)
+    for source, target, part in (
+        (stored, narrow, cykooz.CropBox(x0, 0, x1 - x0, height)),
+        (narrow, final, cykooz.CropBox(0, y0, SIDE, y1 - y0)),
+    ):
+        resizer.resize(source, target, cykooz.ResizeOptions(resize_alg=way, crop_box=part, use_alpha=False))
+    return np.frombuffer(final.get_buffer(), np.uint8).reshape(SIDE, SIDE, 3)
+
+
+def shrunk(scene: Pixels, body: bytes) -> dict[str, list[str]]:
+    """Decoding one JPEG at each eighth: its time, and how far the fitted result is from that of the whole image."""
+    simplejpeg = importlib.import_module("simplejpeg")
+    height, width = scene.shape[:2]
+    rows: dict[str, list[str]] = {}
+    fitted: dict[int, NDArray[np.int64]] = {}
+    for eighths in (8, 6, 5, 4, 3, 2, 1):
+        sides = {"min_width": -(-width * eighths // 8), "min_height": -(-height * eighths // 8)}
+        call = partial(simplejpeg.decode_jpeg, body, **sides)
+        best = milliseconds({"": call}, 8)[""]
+        out = np.empty((SIDE, SIDE, 3), np.uint8)
+        x0, y0, x1, y1 = (side * eighths / 8 for side in middle(scene))
+        resample(call(), (x0, y0, x1, y1), out)
+        fitted[eighths] = out.astype(int)
+        difference = np.abs(fitted[eighths] - fitted[8])
+        spare = height * eighths / 8 / SIDE
+        rows[f"{eighths}/8"] = [f"{best:.2f}", f"{spare:.2f}", f"{difference.max()}, {difference.mean():.3f}"]
+    return rows
 
 
 def milliseconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -132,10 +173,11 @@ def table(title: str, rows: dict[str, list[str]], columns: list[str]) -> None:
 
 
 def main() -> None:
-    """Measure and print three tables."""
-    names = ("numpy", "pillow", "simplejpeg", "kornia-rs", "opencv-python-headless", "imagecodecs")
+    """Measure and print the tables."""
+    names = ("numpy", "pillow", "simplejpeg", "kornia-rs", "cykooz-resizer", "opencv-python-headless", "imagecodecs")
     versions = {name: version for name in names if (version := optional_version(name))}
     print(platform.machine(), ", ".join(f"{name} {version}" for name, version in versions.items()))
+    return_memory()
     scenes = [photo(*size) for size in SIZES]
     bodies = [save(scene, "JPEG", quality=92) for scene in scenes]
     headings = [f"{w}x{h}, {len(body) // 1000} kB" for (w, h), body in zip(SIZES, bodies, strict=True)]
@@ -146,6 +188,9 @@ def main() -> None:
     for name, resize in resizers().items():
         rows[name] += [parity(resize, np.ascontiguousarray(scenes[0][:, :499])), parity(resize, hard)]
     table(f"resize the middle to {SIDE}x{SIDE}, CPU ms", rows, [*headings, "parity, photo", "parity, noise"])
+    for scene, body, heading in list(zip(scenes, bodies, headings, strict=True))[1:]:
+        columns = ["CPU ms", "rows per row of the result", "difference, largest and mean"]
+        table(f"decode {heading} at", shrunk(scene, body), columns)
     fitting = Fitting(fit="crop", height=SIDE, width=SIDE, fill=(0, 0, 0))
     out = memoryview(bytearray(SIDE * SIDE * 3))
     whole = {"image.decode": partial(image.decode, out=out, fitting=fitting, limits=Limits())}

@@ -63,6 +63,13 @@ def assert_near(got: Pixels, expected: Pixels) -> None:
     assert difference.max() <= 8
 
 
+def assert_shrunk(got: Pixels, expected: Pixels) -> None:
+    """What decoding at 1/2, 1/4 or 1/8 may change."""
+    difference = np.abs(got.astype(int) - expected)
+    assert difference.mean() <= 0.6
+    assert difference.max() <= 16
+
+
 def test_there_are_enough_kinds() -> None:
     assert len(GOLDEN) >= 60
 
@@ -136,8 +143,8 @@ def test_stretch_keeps_a_part_of_each_side(keep: float) -> None:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> Pixels:
-    """A scene of more pixels than are decoded whole, which here is two million."""
-    monkeypatch.setattr(image, "EXACT_PIXELS", 2_000_000)
+    """A scene of more pixels than are decoded whole; PNGs of this size are averaged down first."""
+    monkeypatch.setattr(image, "LARGE_PIXELS", 2_000_000)
     return np.asarray(Image.fromarray(photo(550, 375)).resize((2001, 1501), Image.Resampling.BICUBIC))
 
 
@@ -155,7 +162,7 @@ def test_large_jpeg_is_shrunk_while_decoding(mode: str, large: Pixels) -> None:
     whole = image.pixels(data, LIMITS)
     for fitting in SMALL_FITTINGS:
         got, geometry = fitted(data, fitting)
-        assert_near(got, reference(whole, fitting, geometry))
+        assert_shrunk(got, reference(whole, fitting, geometry))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -163,7 +170,7 @@ def test_large_jpeg_of_odd_sides_in_every_orientation(orientation: int, large: P
     """A shrunk axis whose last pixel reaches beyond the image must not shift when it is flipped."""
     data = with_exif(save(large, "JPEG", quality=90), exif(orientation))
     got, geometry = fitted(data, SMALL_FITTINGS[2])
-    assert_near(got, reference(image.pixels(data, LIMITS), SMALL_FITTINGS[2], geometry))
+    assert_shrunk(got, reference(image.pixels(data, LIMITS), SMALL_FITTINGS[2], geometry))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
@@ -242,7 +249,7 @@ def test_whatever_a_library_raises_is_one_refusal(error: type[Exception], monkey
     def fail(*_: object, **__: object) -> None:
         raise error("a path: /secret")
 
-    monkeypatch.setattr(image, "_read", fail)
+    monkeypatch.setattr(image, "read", fail)
     caught = refusal(save(photo(9, 9), "PNG"))
     assert (caught.code, caught.message) == ("undecodable_image", headers.corrupt().message)
     with pytest.raises(Refusal):

@@ -19,7 +19,19 @@ from service.decoder import image
 from service.errors import WireError
 from service.wire import pulse
 from service.wire.channel import Channel, ControlChannel
-from service.wire.messages import Attach, Control, Decode, Decoded, Drain, Fitting, FromDecoder, Ready, Start, Undecoded
+from service.wire.messages import (
+    Attach,
+    Control,
+    Decode,
+    Decoded,
+    Drain,
+    Fitting,
+    FromDecoder,
+    Heavy,
+    Ready,
+    Start,
+    Undecoded,
+)
 from service.wire.pulse import Pulse
 from service.wire.slots import Arena
 from tests.unit.decoder.scenes import photo, save
@@ -73,13 +85,13 @@ class Peer:
     def put(self, slot: int, body: bytes) -> None:
         self.bodies.view(slot)[: len(body)] = body
 
-    def ask(self, body: bytes, number: int = 1, slot: int = 0) -> Decoded | Undecoded:
+    def ask(self, body: bytes, number: int = 1, slot: int = 0, limit: float = 0.0) -> FromDecoder:
         self.put(slot, body)
-        self.data.send(Decode(number, slot, len(body), slot, FITTING))
+        self.data.send(Decode(number, slot, len(body), slot, FITTING, limit))
         return self.answers(1)[0]
 
-    def answers(self, count: int) -> list[Decoded | Undecoded]:
-        found: list[Decoded | Undecoded] = []
+    def answers(self, count: int) -> list[FromDecoder]:
+        found: list[FromDecoder] = []
         while len(found) < count:
             assert select.select([self.data.fileno()], [], [], 30)[0]
             found += self.data.receive()
@@ -137,6 +149,20 @@ def test_refuses_by_the_operators_limits(peer: Peer) -> None:
         assert (answer.id, answer.code) == (3, code)
         assert answer.seconds >= 0
     assert isinstance(peer.ask(save(photo(9, 9), "WEBP")), Decoded)
+
+
+def test_says_what_is_heavy_instead_of_decoding_it(peer: Peer) -> None:
+    """And decodes it without a limit, or within one; what is refused is refused either way."""
+    body = save(photo(300, 300), "PNG")
+    heavy = peer.ask(body, number=4, slot=1, limit=1e-6)
+    assert isinstance(heavy, Heavy)
+    assert heavy.id == 4
+    assert 1e-4 < heavy.seconds < 1
+    assert not peer.slot(1).any()
+    assert isinstance(peer.ask(body, limit=heavy.seconds * 1.01), Decoded)
+    assert isinstance(peer.ask(body), Decoded)
+    refused = peer.ask(body[:-30], limit=1e-6)
+    assert isinstance(refused, Undecoded)
 
 
 def test_answers_in_order(peer: Peer) -> None:

@@ -35,7 +35,9 @@ def test_numbers() -> None:
         f"{headers.MAX_SCANS}, and scans times pixels at most {headers.MAX_SCANNED_PIXELS // 10**6} million",
         f"{headers.MAX_SEGMENTS:,}",
         f"{main.MEMORY_BYTES >> 20} MiB",
-        f"{image.EXACT_PIXELS / 10**6} megapixels",
+        f"{image.EXACT_PIXELS // 10**6} megapixels",
+        f"{image.LARGE_PIXELS / 10**6} megapixels",
+        f"at least {image.SPARE} pixels of its result",
         f"{sandbox.DESCRIPTORS} descriptors",
     ]
     for text in stated:
