@@ -29,6 +29,7 @@ class Profile:
         self.a = max(a, 0.0)
         self.b = max(b, 1e-6)
         self.drift = 1.0
+        self._cap = (0, 0)
 
     def seconds(self, n: int) -> float:
         """Predicted time of a batch of n."""
@@ -49,8 +50,12 @@ class Profile:
 
         Throughput is n / (a + b n), so n must be at least q a / (1 - q b) with q = ENOUGH limit / (a + b limit).
         """
-        rate = ENOUGH * limit / (self.a + self.b * limit)
-        return max(1, min(limit, math.ceil(rate * self.a / (1 - rate * self.b) - 1e-9)))
+        known, cap = self._cap
+        if known != limit:
+            rate = ENOUGH * limit / (self.a + self.b * limit)
+            cap = max(1, min(limit, math.ceil(rate * self.a / (1 - rate * self.b) - 1e-9)))
+            self._cap = (limit, cap)
+        return cap
 
 
 def share(queued: int, idle_engines: int, cap: int) -> int:

@@ -84,6 +84,8 @@ class Decoding:
 
     def next(self, now: float) -> tuple[Item, int] | None:
         """An item and the decoder that takes it now."""
+        if not self._light and not self._heavy:
+            return None
         # Nothing is put behind a heavy image.
         free = [(len(held), index) for index, held in self._held.items() if not any(item.heavy for item in held)]
         if not free or min(free)[0] >= DEPTH:

@@ -18,7 +18,7 @@ from service.core.admission import Load
 from service.core.batching import CloseReason, Profile
 from service.core.decoding import HEAVY_SECONDS, Decoding
 from service.core.fairness import CLASSES, FLOOR
-from service.core.lanes import Lane, Lanes
+from service.core.lanes import Group, Lane, Lanes
 from service.core.queue import Item, LaneKey, State
 from service.core.turns import Turn, Turns
 from service.errors import Refusal
@@ -81,6 +81,7 @@ class Dispatcher:
         self._lanes = Lanes()
         self._turns = Turns(self._lanes)
         self._workers: dict[int, _Worker] = {}
+        self._engines = 1
         self._batches = 0
         self._actions: list[Action] = []
 
@@ -174,11 +175,13 @@ class Dispatcher:
         for key, profile in profiles.items():
             self._lanes.offer(key, profile, max_batch)
         self._workers[worker] = _Worker(engines, profiles)
+        self._count_engines()
         self._feed_workers(now)
 
     def worker_down(self, now: float, worker: int) -> None:
         """A worker died: what it had in flight is tried once more, each item alone."""
         gone = self._workers.pop(worker, None)
+        self._count_engines()
         for batch in gone.running.values() if gone else ():
             for item in batch.items:
                 if item.state is State.ANSWERED:
@@ -291,10 +294,6 @@ class Dispatcher:
     # -- inside ------------------------------------------------------------------------------------------------
 
     @property
-    def _engines(self) -> int:
-        return max(sum(worker.engines for worker in self._workers.values()), 1)
-
-    @property
     def _idle(self) -> bool:
         return not any(worker.running for worker in self._workers.values())
 
@@ -315,10 +314,21 @@ class Dispatcher:
         if lane.floor is not None:
             lane.group.auto.press()
 
+    def _count_engines(self) -> None:
+        self._engines = max(sum(worker.engines for worker in self._workers.values()), 1)
+
+    def _beside(self, group: Group, work: float) -> float:
+        """Engine seconds that other models take while this one gets `work`: they share."""
+        return sum(min(other.work(), work) for other in self._lanes.groups.values() if other is not group)
+
     def _remaining(self, now: float) -> float:
         """Engine seconds that what runs will still take."""
-        batches = [batch for worker in self._workers.values() for batch in worker.running.values()]
-        return sum(max(batch.until - now, 0.0) for batch in batches)
+        seconds = 0.0
+        for worker in self._workers.values():
+            for batch in worker.running.values():
+                if batch.until > now:
+                    seconds += batch.until - now
+        return seconds
 
     def _answer(self, item: Item, refusal: Refusal | None) -> None:
         if item.state is State.ANSWERED:
@@ -393,12 +403,11 @@ class Dispatcher:
     def _choose_level(self, now: float, lane: Lane) -> Lane:
         """The lane at whose level the items of an `auto` lane run now."""
         group = lane.group
-        others = sum(other.work() for other in self._lanes.groups.values() if other is not group)
-        others += self._remaining(now)
+        remaining = self._remaining(now)
 
         def finish(at: int) -> float:
             work = group.work(at)
-            return (work + min(others, work)) / self._engines
+            return (work + self._beside(group, work) + remaining) / self._engines
 
         group.auto.choose(now, len(group.offered), finish)
         served = group.serving(lane)
