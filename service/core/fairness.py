@@ -19,7 +19,7 @@ FLOOR = 0.1
 """The share of the time that a waiting class gets however much waits in the classes above it."""
 
 _SWEEP_ABOVE = 1024
-_PACE_WEIGHT = 0.3
+_PACE_WEIGHT = 0.1
 
 
 class Shares:
@@ -76,9 +76,9 @@ class _Flow:
 
     __slots__ = ("items", "pace", "since")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self.items = 0
-        self.since = now
+        self.since = 0.0
         self.pace = 0.0
 
 
@@ -90,6 +90,7 @@ class Waiting:
         self._at_least: list[list[int]] = [[] for _ in range(CLASSES)]
         """[class][k]: how many clients have more than k items."""
         self._totals = [0] * CLASSES
+        self._clients = 0
 
     def __len__(self) -> int:
         return sum(self._totals)
@@ -97,13 +98,16 @@ class Waiting:
     @property
     def clients(self) -> int:
         """Clients with something waiting; who waits in two classes counts twice."""
-        return sum(map(len, self._flows))
+        return self._clients
 
     def enter(self, now: float, priority: int, client: str) -> None:
         """One more waits."""
         flow = self._flows[priority].get(client)
         if flow is None:
-            flow = self._flows[priority][client] = _Flow(now)
+            flow = self._flows[priority][client] = _Flow()
+        if not flow.items:
+            flow.since = now
+            self._clients += 1
         counts = self._at_least[priority]
         if flow.items == len(counts):
             counts.append(0)
@@ -116,12 +120,19 @@ class Waiting:
         flow = self._flows[priority][client]
         flow.items -= 1
         if not flow.items:
-            del self._flows[priority][client]
+            self._clients -= 1
+            self._sweep(self._flows[priority])
         counts = self._at_least[priority]
         counts[flow.items] -= 1
         if not counts[-1]:
             counts.pop()
         self._totals[priority] -= 1
+
+    def _sweep(self, flows: dict[str, _Flow]) -> None:
+        """The pace of a client is kept when nothing of it waits, but not that of everyone who ever came."""
+        if len(flows) > 2 * self._clients + _SWEEP_ABOVE:
+            for client in [client for client, flow in flows.items() if not flow.items]:
+                del flows[client]
 
     def took(self, now: float, priority: int, client: str, items: int) -> None:
         """So many items of a client were taken, and some more of it may wait."""
