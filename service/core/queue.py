@@ -69,11 +69,23 @@ class Head(NamedTuple):
     item: Item
 
 
-class _Class:
-    """One priority class: a heap of items for each client, and a heap of clients by (turn, deadline)."""
+class _Flow:
+    """One client's items of one class, and its place among the others when it was last looked at."""
+
+    __slots__ = ("items", "place")
 
     def __init__(self) -> None:
-        self.flows: dict[str, list[tuple[float, int, Item]]] = {}
+        self.items: list[tuple[float, int, Item]] = []
+        self.place: tuple[int, float, str] | None = None
+
+
+class _Class:
+    """One priority class: a heap of items for each client, and a heap of places (turn, deadline, client)."""
+
+    __slots__ = ("flows", "order")
+
+    def __init__(self) -> None:
+        self.flows: dict[str, _Flow] = {}
         self.order: list[tuple[int, float, str]] = []
 
 
@@ -101,15 +113,18 @@ class FairQueue:
 
     def _insert(self, item: Item) -> None:
         of = self._classes[item.priority]
-        flow = of.flows.setdefault(item.client, [])
+        flow = of.flows.get(item.client)
+        if flow is None:
+            flow = of.flows[item.client] = _Flow()
         entry = (item.deadline, item.ticket, item)
-        if not flow or entry < flow[0]:
-            heapq.heappush(of.order, (self._shares.turn(item.client), item.deadline, item.client))
-        heapq.heappush(flow, entry)
+        heapq.heappush(flow.items, entry)
         self._entries += 1
-        if len(of.order) > 2 * len(of.flows) + _STALE:
-            of.order = [(self._shares.turn(client), flow[0][0], client) for client, flow in of.flows.items() if flow]
-            heapq.heapify(of.order)
+        if flow.items[0] is entry:
+            flow.place = (self._shares.turn(item.client), item.deadline, item.client)
+            heapq.heappush(of.order, flow.place)
+            if len(of.order) > 2 * len(of.flows) + _STALE:
+                of.order = [flow.place for flow in of.flows.values() if flow.place is not None]
+                heapq.heapify(of.order)
 
     def remove(self, item: Item) -> None:
         """Take out an item wherever it stands; nothing happens when it is not queued."""
@@ -124,21 +139,26 @@ class FairQueue:
         of = self._classes[priority]
         order, flows = of.order, of.flows
         while order:
-            turn, deadline, client = order[0]
+            place = order[0]
+            client = place[2]
             flow = flows.get(client)
-            while flow and flow[0][2].ticket != flow[0][1]:
-                heapq.heappop(flow)
-                self._entries -= 1
-            if not flow:
-                flows.pop(client, None)
+            # A client's place only falls behind, but for a new and more urgent item, which brings a place of its own.
+            if flow is None or flow.place is not place:
                 heapq.heappop(order)
                 continue
-            # A client's place only falls behind, but for a new and more urgent item, which has its own entry: the
-            # first entry that is true is the first of all.
-            true = (self._shares.turn(client), flow[0][0], client)
-            if true == (turn, deadline, client):
-                return Head(turn, deadline, flow[0][2])
-            heapq.heapreplace(order, true)
+            items = flow.items
+            while items and items[0][2].ticket != items[0][1]:
+                heapq.heappop(items)
+                self._entries -= 1
+            if not items:
+                del flows[client]
+                heapq.heappop(order)
+                continue
+            turn, deadline = self._shares.turn(client), items[0][0]
+            if turn == place[0] and deadline == place[1]:
+                return Head(turn, deadline, items[0][2])
+            flow.place = (turn, deadline, client)
+            heapq.heapreplace(order, flow.place)
         return None
 
     def pop(self, priority: int) -> Item | None:
@@ -147,10 +167,10 @@ class FairQueue:
         if head is None:
             return None
         item, of = head.item, self._classes[priority]
-        flow = of.flows[item.client]
-        heapq.heappop(flow)
+        items = of.flows[item.client].items
+        heapq.heappop(items)
         self._entries -= 1
-        if not flow:
+        if not items:
             del of.flows[item.client]
             heapq.heappop(of.order)
         item.ticket = 0
@@ -162,7 +182,7 @@ class FairQueue:
             item
             for of in self._classes
             for flow in of.flows.values()
-            for _, ticket, item in flow
+            for _, ticket, item in flow.items
             if item.ticket == ticket
         ]
         self._classes = [_Class() for _ in range(CLASSES)]

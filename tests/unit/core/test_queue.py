@@ -75,7 +75,7 @@ def test_removed_items_are_not_counted_and_not_popped() -> None:
 
 def size(queue: FairQueue) -> int:
     """Entries of all its heaps."""
-    return sum(len(of.order) + sum(map(len, of.flows.values())) for of in queue._classes)
+    return sum(len(of.order) + sum(len(flow.items) for flow in of.flows.values()) for of in queue._classes)
 
 
 def test_removed_items_do_not_pile_up() -> None:
