@@ -58,7 +58,12 @@ def models(kinds: Iterable[str]) -> None:
     if not MODELS_PYTHON.exists():
         raise Missing("the models under test are exported with torch: run `make models-env` first")
     print(f"making the models: {', '.join(wanted)} (the ViT takes some minutes) ...", flush=True)
-    command = [str(MODELS_PYTHON), "-m", "loadtest.peers.artefacts", *wanted]
+    command = [
+        str(MODELS_PYTHON),
+        "-m",
+        "loadtest.peers.artefacts",
+        *sorted({kind.partition("-")[0] for kind in wanted}),
+    ]
     try:
         subprocess.run(command, cwd=ROOT, check=True)
     except subprocess.CalledProcessError as error:
@@ -72,9 +77,11 @@ def made(kind: str) -> bool:
 
 def plain(kind: str) -> Path:
     """The ONNX file that the others serve."""
-    return MODELS / kind / "plain.onnx"
+    model, _, form = kind.partition("-")
+    return MODELS / model / f"plain{'-' * bool(form)}{form}.onnx"
 
 
 def ours(kind: str) -> Path:
     """The directory that Squint serves."""
-    return MODELS / kind / "zoo" / kind / "1"
+    model = kind.partition("-")[0]
+    return MODELS / model / "zoo" / model / "1"

@@ -35,6 +35,7 @@ class Comparison:
 
 COMPARISONS = {
     "free": Comparison("free", 8.0, 5, 1.0, (3.0, 1)),
+    "free-uint8": Comparison("free-uint8", 8.0, 5, 1.0, (3.0, 1)),
     "vit": Comparison("vit", 60.0, 3, 2.0, (8.0, 1)),
     "overload": Comparison("vit", 60.0, 1, 5.0, (6.0, 1), with_auto=True),
 }
@@ -60,7 +61,12 @@ def options() -> argparse.Namespace:
 
 def phase_of(what: str, deadline_ms: float) -> Callable[[Session], None]:
     """What carries a comparison out."""
-    return {"free": phases.saturation, "vit": phases.equal, "overload": phases.overload(deadline_ms)}[what]
+    return {
+        "free": phases.saturation,
+        "free-uint8": phases.saturation,
+        "vit": phases.equal,
+        "overload": phases.overload(deadline_ms),
+    }[what]
 
 
 def session_of(what: str, asked: argparse.Namespace) -> Session:

@@ -73,7 +73,7 @@ class Server:
     def planned(self, kind: str, port: int, **more: Any) -> Plan:
         """Its plan for a model."""
         model = environments.ours(kind) if self.name == "squint" else environments.plain(kind)
-        return replace(Plan(model=str(model), port=port), **(self.setting.get(kind, {}) | more))
+        return replace(Plan(model=str(model), port=port), **(self.setting.get(kind.partition("-")[0], {}) | more))
 
 
 def _module(name: str) -> Callable[[Plan, Path], list[str]]:

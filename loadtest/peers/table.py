@@ -42,6 +42,7 @@ def markdown(record: Record) -> str:
 
 TITLES = {
     "free": "Requests per second with a model that costs nothing",
+    "free-uint8": "Requests per second with a model that costs nothing and has its normalisation folded for all",
     "vit": "p99 at equal load, ViT-S/16",
     "overload": "Goodput under overload, ViT-S/16",
 }

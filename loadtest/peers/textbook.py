@@ -18,6 +18,8 @@ from loadtest.peers import plan
 from loadtest.peers.plan import Plan
 
 RESIZED, SIDE, BEST = 256, 224, 5
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def pixels(photo: bytes) -> NDArray[np.uint8]:
@@ -37,6 +39,11 @@ def fitted(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))
 
 
+def normalised(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pixels [224, 224, 3] as most networks want them: float32 [3, 224, 224], mean and deviation of ImageNet."""
+    return np.ascontiguousarray(((image.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1))
+
+
 class Network:
     """The model on ONNX Runtime."""
 
@@ -45,10 +52,13 @@ class Network:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._normalises = self._session.get_inputs()[0].type == "tensor(float)"
 
     def answers(self, images: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
         """One answer per image: its best classes with their shares, best first."""
-        logits = self._session.run(["logits"], {"images": np.stack(images)})[0]
+        # As a tutorial does it, image by image, where the network was exported without its normalisation.
+        given = [normalised(image) for image in images] if self._normalises else images
+        logits = self._session.run(["logits"], {"images": np.stack(given)})[0]
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares = powers / powers.sum(axis=1, keepdims=True)
         order = np.argsort(-logits, axis=1)[:, :BEST]
