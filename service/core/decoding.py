@@ -90,13 +90,14 @@ class Decoding:
         free = [(len(held), index) for index, held in self._held.items() if not any(item.heavy for item in held)]
         if not free or min(free)[0] >= DEPTH:
             return None
-        decoder, several = min(free)[1], len(self._held) > 1
+        several = len(self._held) > 1
         if self._heavy:
             kept = several and now - self._light_at < _RECENT
             if len(free) > kept and (several or not self._light or self._owed()):
-                return self._take(now, self._heavy, decoder)
+                # The last one: all but the first have less of the CPU's time, where others want it.
+                return self._take(now, self._heavy, max(index for size, index in free if size < DEPTH))
         if self._light:
-            return self._take(now, self._light, decoder)
+            return self._take(now, self._light, min(free)[1])
         return None
 
     def finished(self, decoder: int, item: Item, seconds: float) -> None:

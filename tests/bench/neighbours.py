@@ -26,8 +26,8 @@ from loadtest.bodies import Body
 from loadtest.samples import Samples
 from tests.e2e.service import Service
 
-SIDES = {"JPEG": (8160, 6120), "PNG": (5770, 4330), "WEBP": (5770, 4330)}
-"""Just below 50 and 25 megapixels."""
+SIDES = {"JPEG": (8160, 6120, 8), "PNG": (5770, 4330, 48), "WEBP": (5770, 4330, 8)}
+"""Just below 50 and 25 megapixels, and how coarse their content is, so that none is over 20 MB."""
 NEIGHBOUR = "127.0.0.2"
 DEADLINE = 1.0
 
@@ -36,8 +36,8 @@ def largest() -> list[Body]:
     """The largest legal images, with content that does not compress to nothing."""
     rng = np.random.default_rng(0)
     made = []
-    for kind, (width, height) in SIDES.items():
-        coarse = Image.fromarray(rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8))
+    for kind, (width, height, grain) in SIDES.items():
+        coarse = Image.fromarray(rng.integers(0, 256, (height // grain, width // grain, 3), np.uint8))
         buffer = io.BytesIO()
         coarse.resize((width, height), Image.Resampling.BILINEAR).save(buffer, kind, quality=70)
         made.append(buffer.getvalue())
