@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs help serve test check lock fuzz chaos soak bench models-env test-models clean
+.PHONY: docs help serve test check lock fuzz chaos soak bench peers models-env test-models clean
 MAKEFLAGS += --no-print-directory
 
 help: ## this list
@@ -46,6 +46,9 @@ soak: $(VENV)/dev.stamp ## long runs that look for leaks
 
 bench: $(VENV)/dev.stamp ## measure times and memory against their budgets
 	@$(RUN)/python -m pytest -m bench -s $(ARGS)
+
+peers: $(VENV)/dev.stamp ## Squint beside other servers, in one run; an hour and more (loadtest/peers/README.md)
+	@$(RUN)/python -m loadtest.peers $(ARGS)
 
 models-env: $(MODELS_VENV)/models.stamp ## the environment for training and export (torch; several GB)
 
