@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -17,10 +17,12 @@ from service.core import admission, batching, isolation
 from service.core.admission import Load
 from service.core.batching import CloseReason, Profile
 from service.core.decoding import HEAVY_SECONDS, Decoding
-from service.core.fairness import CLASSES, FLOOR
-from service.core.lanes import Group, Lane, Lanes
+from service.core.fairness import CLASSES
+from service.core.forecast import Forecast
+from service.core.lanes import Lane, Lanes
 from service.core.queue import Item, LaneKey, State
 from service.core.turns import Turn, Turns
+from service.core.workers import Batch, Worker, Workers
 from service.errors import Refusal
 
 
@@ -52,22 +54,6 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 Action = StartDecode | StartRun | Answer
 
 
-class _Batch(msgspec.Struct):
-    lane: Lane
-    items: list[Item]
-    until: float
-    """When it should be finished."""
-    alone: bool = False
-    """It may be what killed a worker: nothing else runs there beside it, so that nothing else is blamed."""
-
-
-class _Worker:
-    def __init__(self, engines: int, lanes: Iterable[LaneKey]) -> None:
-        self.engines = engines
-        self.lanes = frozenset(lanes)
-        self.running: dict[int, _Batch] = {}
-
-
 class Dispatcher:
     """See the module. `in_flight_limit` bounds admitted items."""
 
@@ -80,8 +66,8 @@ class Dispatcher:
         self._decoding = Decoding()
         self._lanes = Lanes()
         self._turns = Turns(self._lanes)
-        self._workers: dict[int, _Worker] = {}
-        self._engines = 1
+        self._workers = Workers()
+        self._forecast = Forecast(self._decoding, self._lanes, self._turns, self._workers)
         self._batches = 0
         self._actions: list[Action] = []
 
@@ -130,25 +116,8 @@ class Dispatcher:
         return heap[0][0] if heap else None
 
     def load(self, now: float, key: LaneKey, priority: int = 1, client: str = "") -> Load:
-        """What a new item would find before it. One whose level is the scheduler's choice is promised the lowest that
-        it accepts."""
-        lane = self._lanes[key]
-        group = lane.group
-        at = group.rank[lane.floor] if lane.floor is not None else len(group.offered) - 1
-        served = group.serving(lane, at)
-        ahead = group.waiting.ahead(priority, client)
-        work = group.work(at) * ahead / max(len(group.waiting), 1)
-        work += sum(
-            min(other.work(), work + served.each) for other in self._lanes.groups.values() if other is not group
-        )
-        decode = self._decoding.seconds(priority, client)
-        own = served.profile.seconds(min(ahead + 1, served.cap))
-        # What classes above it are expected to bring goes first too; but its class has its floor.
-        work /= self._turns.left(priority)
-        if priority:
-            work = min(work, (group.waiting.beside(priority, client) + 1) * served.each / FLOOR)
-        infer = (work + self._remaining(now)) / self._engines
-        return Load(decode, max(infer, group.waiting.patience(priority, client)), own)
+        """What a new item would find before it."""
+        return self._forecast.load(now, self._lanes[key], priority, client)
 
     # -- processes come and go ---------------------------------------------------------------------------------
 
@@ -174,15 +143,12 @@ class Dispatcher:
         self.worker_down(now, worker)
         for key, profile in profiles.items():
             self._lanes.offer(key, profile, max_batch)
-        self._workers[worker] = _Worker(engines, profiles)
-        self._count_engines()
+        self._workers.add(worker, Worker(engines, profiles))
         self._feed_workers(now)
 
     def worker_down(self, now: float, worker: int) -> None:
         """A worker died: what it had in flight is tried once more, each item alone."""
-        gone = self._workers.pop(worker, None)
-        self._count_engines()
-        for batch in gone.running.values() if gone else ():
+        for batch in self._workers.remove(worker):
             for item in batch.items:
                 if item.state is State.ANSWERED:
                     continue
@@ -251,7 +217,7 @@ class Dispatcher:
 
     def ran(self, now: float, worker: int, batch_id: int, failures: dict[int, Refusal], seconds: float) -> None:
         """A batch finished; items not in `failures` have a result."""
-        batch = self._end(worker, batch_id)
+        batch = self._workers.end(worker, batch_id)
         if batch is None:
             return
         batch.lane.profile.observe(len(batch.items), seconds)
@@ -261,7 +227,7 @@ class Dispatcher:
 
     def run_failed(self, now: float, worker: int, batch_id: int, kind: Literal["batch", "oom"]) -> None:
         """A batch failed as a whole: split it until the guilty item is alone."""
-        batch = self._end(worker, batch_id)
+        batch = self._workers.end(worker, batch_id)
         if batch is None:
             return
         if kind == "oom":
@@ -293,16 +259,12 @@ class Dispatcher:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    @property
-    def _idle(self) -> bool:
-        return not any(worker.running for worker in self._workers.values())
-
     def _check_time(self, now: float, deadline: float, key: LaneKey, load: Load) -> None:
         try:
             admission.check_time(now, deadline, load)
         except Refusal:
             self._press(key)
-            if self._idle:
+            if self._workers.idle:
                 # Nothing is being measured any more: what was seen last must not shut everyone out for ever.
                 for lane in self._lanes[key].group.lanes.values():
                     lane.profile.relax()
@@ -313,22 +275,6 @@ class Dispatcher:
         lane = self._lanes[key]
         if lane.floor is not None:
             lane.group.auto.press()
-
-    def _count_engines(self) -> None:
-        self._engines = max(sum(worker.engines for worker in self._workers.values()), 1)
-
-    def _beside(self, group: Group, work: float) -> float:
-        """Engine seconds that other models take while this one gets `work`: they share."""
-        return sum(min(other.work(), work) for other in self._lanes.groups.values() if other is not group)
-
-    def _remaining(self, now: float) -> float:
-        """Engine seconds that what runs will still take."""
-        seconds = 0.0
-        for worker in self._workers.values():
-            for batch in worker.running.values():
-                if batch.until > now:
-                    seconds += batch.until - now
-        return seconds
 
     def _answer(self, item: Item, refusal: Refusal | None) -> None:
         if item.state is State.ANSWERED:
@@ -354,9 +300,9 @@ class Dispatcher:
         while (choice := self._next()) is not None:
             self._start(now, *choice)
 
-    def _next(self) -> tuple[int, _Worker, Turn] | None:
+    def _next(self) -> tuple[int, Worker, Turn] | None:
         """The worker with the most room, and what it should run next."""
-        best: tuple[int, int, _Worker, Turn] | None = None
+        best: tuple[int, int, Worker, Turn] | None = None
         for index, worker in self._workers.items():
             room = worker.engines - len(worker.running)
             # Even a short batch is sent ahead by one at most.
@@ -371,7 +317,7 @@ class Dispatcher:
                 best = (room, index, worker, turn)
         return best[1:] if best else None
 
-    def _start(self, now: float, index: int, worker: _Worker, turn: Turn) -> None:
+    def _start(self, now: float, index: int, worker: Worker, turn: Turn) -> None:
         reason: CloseReason
         lane = turn.lane
         alone = lane.suspects
@@ -397,28 +343,18 @@ class Dispatcher:
         for (cls, client), taken in Counter((item.priority, item.client) for item in items).items():
             served.group.waiting.took(now, cls, client, taken)
         self._batches += 1
-        worker.running[self._batches] = _Batch(served, items, now + seconds, alone)
+        worker.running[self._batches] = Batch(served, items, now + seconds, alone)
         self._actions.append(StartRun(self._batches, index, served.key, items, reason))
 
     def _choose_level(self, now: float, lane: Lane) -> Lane:
         """The lane at whose level the items of an `auto` lane run now."""
         group = lane.group
-        remaining = self._remaining(now)
-
-        def finish(at: int) -> float:
-            work = group.work(at)
-            return (work + self._beside(group, work) + remaining) / self._engines
-
-        group.auto.choose(now, len(group.offered), finish)
+        group.auto.choose(now, len(group.offered), lambda at: self._forecast.finish(now, group, at))
         served = group.serving(lane)
         head = next(head for priority in range(CLASSES) if (head := lane.queue.head(priority)))
         while served.key.level != lane.floor and now + served.profile.seconds(1) > head.deadline:
             served = group.offered[group.rank[served.key.level] + 1]
         return served
-
-    def _end(self, worker: int, batch_id: int) -> _Batch | None:
-        holder = self._workers.get(worker)
-        return holder.running.pop(batch_id, None) if holder else None
 
     def _retry(self, now: float, lane: Lane, items: Sequence[Item]) -> None:
         for item in items:
