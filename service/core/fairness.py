@@ -32,11 +32,13 @@ class Shares:
         self._sweep_above = _SWEEP_ABOVE
 
     def join(self, flow: str) -> None:
-        """`flow` wants something again: it has no claim to what it did not want before."""
-        self._tags[flow] = max(self._tags.get(flow, 0.0), self._virtual)
+        """`flow` wants something again: it has no claim to what it did not want before, and no debt but a quantum, for
+        one that had all it wanted took nothing from others."""
+        tag = max(self._tags.get(flow, 0.0), self._virtual)
+        self._tags[flow] = min(tag, self._virtual + self._quantum)
 
     def turn(self, flow: str) -> int:
-        """Its place: a lower turn goes first, within a turn the earlier deadline. It never falls."""
+        """Its place: a lower turn goes first, within a turn the earlier deadline. It does not fall while it waits."""
         return int(self._tags.get(flow, self._virtual) / self._quantum)
 
     def charge(self, flow: str, units: float, sharers: int) -> None:
