@@ -129,3 +129,20 @@ def test_random_pushes_pops_and_removals_against_a_plain_list() -> None:
             there.append(item(id, rng.random() * 100, client=str(rng.randrange(8))))
             queue.push(there[-1])
         assert len(queue) == len(there)
+
+
+def test_who_had_all_it_wanted_comes_back_without_a_debt() -> None:
+    shares = Shares(quantum=4.0)
+    queue = FairQueue(shares)
+    for _ in range(100):  # served at once each time, while something of another's was under way
+        queue.push(item(0, 1.0, client="busy"))
+        queue.pop(NORMAL)
+        shares.charge("busy", 1.0, 2)
+    for id in range(1, 40):
+        queue.push(item(id, 2.0, client="newcomer"))
+    queue.push(item(100, 3.0, client="busy"))
+    order = []
+    while (entry := queue.pop(NORMAL)) is not None:
+        shares.charge(entry.client, 1.0, 2)
+        order.append(entry.id)
+    assert order.index(100) <= 12
