@@ -18,18 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from models import manifest
-from models.levels import FULL, LevelError, grammar, plan
-from models.manifest import Manifest, ManifestError
 from service import config as configuration
-from service import log
+from service import log, preflight
 from service.config import Config
 from service.core.decoding import DEPTH
-from service.core.levels import AUTO, unknown
 from service.core.restart import MAX_DELAY, Restart
-from service.errors import ConfigError, StartError, WireError
+from service.errors import StartError, WireError
 from service.wire.channel import ControlChannel
 from service.wire.messages import Attach, Control, Drain, Failed, Lost, Ready, Restarts, Role, Start
 from service.wire.pulse import RECORD_BYTES, Pulse
@@ -94,7 +89,7 @@ def run(config: Config, banner: Callable[[Config], None] = lambda config: None) 
 
 def _prepare(config: Config) -> Shared:
     """Check every model, take the port, make the shared memory."""
-    slot_bytes = _check_models(config)
+    slot_bytes = preflight.check_models(config)
     listener = _listen(config)
     limits = config.limits
     # A slot for every image in flight, and for those answered early that a process may still touch.
@@ -111,41 +106,6 @@ def _prepare(config: Config) -> Shared:
         listener=listener,
         children=children,
     )
-
-
-def _check_models(config: Config) -> int:
-    """Verify every file of every model; the bytes of the largest network input."""
-    largest = 0
-    try:
-        for name, directory in manifest.find([Path(root) for root in config.models]).items():
-            loaded = manifest.load(directory)
-            if loaded.name != name:
-                raise StartError(f"{directory}: the manifest says {loaded.name!r}, the folder {name!r}")
-            for file in loaded.files:
-                manifest.check_file(directory, loaded, file)
-            _check_levels(config, loaded)
-            largest = max(largest, loaded.transform.height * loaded.transform.width * 3)
-    except ManifestError as error:
-        raise StartError(str(error)) from None
-    if not largest:
-        raise StartError(f"models: no model found in {', '.join(config.models)}")
-    return largest
-
-
-def _check_levels(config: Config, loaded: Manifest) -> None:
-    """The levels that the operator names for a model are levels of it."""
-    operator = config.model.get(loaded.name)
-    if operator is None:
-        return
-    names = [level.name for level in loaded.levels]
-    for key, given in (("default_level", operator.default_level), ("min_level", operator.min_level or FULL)):
-        if given in names or (given == AUTO and key == "default_level"):
-            continue
-        try:
-            plan(given, loaded.trunk)
-        except LevelError as error:
-            expected = unknown(str(error), names, grammar(loaded.trunk) if loaded.trunk else "")
-            raise ConfigError(f"[model.{loaded.name}] {key} = {given!r}: {expected}") from None
 
 
 def _listen(config: Config) -> socket.socket:

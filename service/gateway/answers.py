@@ -12,7 +12,7 @@ from fastapi import Response
 from models.manifest import Manifest
 from service.errors import Refusal
 from service.gateway.engine import Outcome
-from service.gateway.http import Headers
+from service.gateway.exchange import Headers
 from service.wire import messages
 
 _CLOSING = ("body_too_large", "slow_upload")

@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from service import log
 from service.errors import Refusal
 from service.gateway import answers, health, routes
+from service.gateway.exchange import Exchange, Headers
 from service.gateway.handler import Gateway, request_id
-from service.gateway.http import Door, Exchange, Headers
+from service.gateway.http import Door
 from service.version import VERSION
 
 _ABOUT = """Classify, detect and segment images. An answer always says which model, level and backend served it and

@@ -22,7 +22,7 @@ from service.errors import Refusal
 from service.gateway import answers, body, schemas
 from service.gateway.catalogue import Catalogue, Entry
 from service.gateway.engine import Ask, Engine, Outcome, Ticket
-from service.gateway.http import Exchange, Headers, new_id
+from service.gateway.exchange import Exchange, Headers, new_id
 from service.metrics import Metrics
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

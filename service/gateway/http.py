@@ -9,160 +9,22 @@ goes uvicorn's way to the application.
 from __future__ import annotations
 
 import asyncio
-import os
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.gateway.exchange import NOBODY, Exchange, Headers, Taker, new_id
 
 MAX_HEAD_BYTES = 32_768
 """Request line and headers together."""
 HEAD_SECONDS = 10.0
 """From a request's first byte (a connection's opening, for the first one) to the end of its head."""
 
-Headers = list[tuple[bytes, bytes]]
-"""Names in lower case."""
-
 _CLOSE = (b"connection", b"close")
-
-_random = memoryview(b"")
-
-
-def new_id() -> str:
-    """A request id that cannot be guessed: 32 hexadecimal digits."""
-    global _random
-    if not _random:
-        # One system call for many.
-        _random = memoryview(os.urandom(4096))
-    one, _random = _random[:16], _random[16:]
-    return one.hex()
-
-
-class Taker(Protocol):
-    """Who serves one exchange. Nothing may be raised."""
-
-    def begin(self) -> None:
-        """The head is here."""
-
-    def chunk(self, data: bytes) -> None:
-        """Some of the body is here."""
-
-    def complete(self) -> None:
-        """The whole body is here."""
-
-    def late(self) -> None:
-        """The body has not come within `Exchange.body_seconds`."""
-
-    def lost(self) -> None:
-        """The client has gone; nobody reads an answer."""
-
-
-class Exchange:
-    """One request of a task and its answer. Stands where uvicorn has its own request and response cycle."""
-
-    __slots__ = (
-        "_held",
-        "_protocol",
-        "_values",
-        "body_seconds",
-        "client",
-        "disconnected",
-        "ended",
-        "headers",
-        "keep_alive",
-        "message_event",
-        "query",
-        "response_complete",
-        "started",
-        "taker",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, protocol: Connection, query: bytes, headers: Headers, keep_alive: bool, waiting: bool) -> None:
-        self._protocol = protocol
-        self._values: dict[bytes, bytes] | None = None
-        self._held: list[bytes] = []
-        self.query = query
-        self.headers = headers
-        self.client = protocol.client
-        self.keep_alive = keep_alive
-        self.waiting = waiting
-        """The client waits to be told to send the body."""
-        self.body_seconds = HEAD_SECONDS
-        self.started = self.ended = self.response_complete = self.disconnected = False
-        self.message_event = _NOTHING
-        self.taker: Taker = _NOBODY
-
-    def header(self, name: bytes) -> str | None:
-        """A header's value, the first if it was sent more than once; `name` in lower case."""
-        if self._values is None:
-            self._values = dict(reversed(self.headers))
-        value = self._values.get(name)
-        return None if value is None else value.decode("latin-1")
-
-    def send_on(self) -> None:
-        """Tell a client that waits to be told (`Expect: 100-continue`) to send the body."""
-        if self.waiting:
-            self.waiting = False
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send the response; to be called once."""
-        self.waiting = False
-        self.response_complete = True
-        if not self.disconnected:
-            self._protocol.respond(self, status, headers, body)
-
-    def start(self) -> None:
-        """Hand over what is here."""
-        self.started = True
-        self.taker.begin()
-        for data in self._held:
-            self.taker.chunk(data)
-        self._held.clear()
-        if self.ended:
-            self.taker.complete()
-
-    def feed(self, data: bytes) -> None:
-        """Some of the body."""
-        if self.response_complete:
-            return
-        if self.started:
-            self.taker.chunk(data)
-        else:
-            self._held.append(data)
-
-    def end(self) -> None:
-        """The end of the body."""
-        self.ended = True
-        if self.started and not self.response_complete:
-            self.taker.complete()
-
-
-class _Nothing:
-    """In the place of an event that nobody waits for."""
-
-    def set(self) -> None: ...
-
-
-class _Nobody:
-    """Serves nothing."""
-
-    def begin(self) -> None: ...
-
-    def chunk(self, data: bytes) -> None: ...
-
-    def complete(self) -> None: ...
-
-    def late(self) -> None: ...
-
-    def lost(self) -> None: ...
-
-
-_NOTHING, _NOBODY = _Nothing(), _Nobody()
 
 
 class Door:
@@ -189,7 +51,7 @@ def protocol(door: Door) -> type[HttpToolsProtocol]:
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    door = Door({}, lambda exchange, task: _NOBODY)
+    door = Door({}, lambda exchange, task: NOBODY)
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -308,6 +170,7 @@ class Connection(HttpToolsProtocol):
     def _take(self, task: str, query: bytes) -> None:
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         exchange = Exchange(self, query, self.headers, keep_alive, self.expect_100_continue)
+        exchange.body_seconds = HEAD_SECONDS
         exchange.taker = self.door.take(exchange, task)
         former: Any = self.cycle
         self._exchange = exchange

@@ -12,7 +12,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.gateway import http
-from service.gateway.http import Connection, Door, Exchange
+from service.gateway.exchange import Exchange, new_id
+from service.gateway.http import Connection, Door
 
 Steps = list[str]
 
@@ -289,7 +290,7 @@ def test_a_late_body_is_refused_and_a_late_head_cut_off(monkeypatch: pytest.Monk
 
 
 def test_ids_are_not_repeated() -> None:
-    made = [http.new_id() for _ in range(2000)]
+    made = [new_id() for _ in range(2000)]
     assert len(set(made)) == 2000
     assert {len(one) for one in made} == {32}
     assert set("".join(made)) <= set("0123456789abcdef")

@@ -51,9 +51,6 @@ count = 2
 rate = 100
 seconds = 1
 """
-needs_loadgen = pytest.mark.skipif(
-    importlib.util.find_spec("mlperf_loadgen") is None, reason="needs the extra `loadgen`"
-)
 
 
 def test_the_summary_is_read_as_it_is_written() -> None:
@@ -93,7 +90,6 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         mlperf.run(scenario.parse(SCENARIO), "http://127.0.0.1:9")
 
 
-@needs_loadgen
 def test_it_sends_and_judges() -> None:
     with Server() as server:
         found = mlperf.run(scenario.parse(SCENARIO), server.url, least=100)
@@ -101,7 +97,6 @@ def test_it_sends_and_judges() -> None:
     assert int(found.summary["min_query_count"]) == 100
 
 
-@needs_loadgen
 def test_what_is_refused_counts_as_too_late() -> None:
     def reply(asked: Asked) -> bytes:
         return answer(429) if asked.number % 2 else answer()
