@@ -28,9 +28,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from loadtest.peers.artefacts import free_graphs
 from models import manifest
 from tests.contract import models
 from tests.e2e.http import Connection
@@ -48,30 +48,7 @@ Row = dict[str, float]
 
 def free_model(root: Path) -> None:
     """A model directory `free` under `root`: uint8 NHWC in, 1000 logits out, next to no work between."""
-    rng = np.random.default_rng(1)
-    weights = {
-        "rows": np.array([0, SIDE, SIDE * 3], np.int64),
-        "pixels": np.array([0, SIDE, 3], np.int64),
-        "axis": np.array([1], np.int64),
-        "ones": np.full((1, SIDE), 1 / SIDE, np.float32),
-        "weight": rng.normal(0, 0.05, (3, CLASSES)).astype(np.float32),
-        "bias": rng.normal(0, 1, CLASSES).astype(np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["images"], ["wide"], to=TensorProto.FLOAT),
-        # The mean over rows as a product with ones: ReduceMean takes the runtime several times as long.
-        helper.make_node("Reshape", ["wide", "rows"], ["lines"]),
-        helper.make_node("MatMul", ["ones", "lines"], ["line"]),
-        helper.make_node("Reshape", ["line", "pixels"], ["row"]),
-        helper.make_node("ReduceMean", ["row", "axis"], ["mean"], keepdims=0),
-        helper.make_node("Gemm", ["mean", "weight", "bias"], ["logits"]),
-    ]
-    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", SIDE, SIDE, 3])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", CLASSES])]
-    held = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    graph = helper.make_graph(nodes, "free", inputs, outputs, held)
-    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(network)
+    network = onnx.load_from_string(free_graphs()[1])
     pictures = models.images(2, SIDE)
     logits = ReferenceEvaluator(network).run(None, {"images": pictures})[0]
     reference = {"images": pictures, "logits": logits}
