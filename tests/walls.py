@@ -49,6 +49,7 @@ ROOMS: dict[str, Room] = {
     "service/wire": Room({"service.errors"}, {"msgspec"}),
     "service/gateway": Room(CHILD | {"service.core", "service.metrics"} | ARTEFACT, {"msgspec", "setproctitle"} | HTTP),
     "service/decoder/image.py": Room(CHILD | {"service.decoder"}, {"msgspec", "numpy"} | IMAGES),
+    "service/decoder/resample.py": Room(BASICS | {"service.decoder"}, {"cykooz_resizer", "numpy"}),
     "service/decoder": Room(CHILD, {"msgspec", "numpy"}),
     "service/worker": Room(
         CHILD | {"service.backends", "service.tasks", "service.core.batching"} | ARTEFACT,

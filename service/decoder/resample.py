@@ -1,123 +1,31 @@
-"""Antialiased resampling in numpy, equal to Pillow's to one step of 255 and three times as fast.
+"""Antialiased resampling, equal to Pillow's to one or two steps of 255 and about five times as fast.
 
-Each axis is a banded matrix. Cut into blocks of a few outputs, a band is a list of small dense matrices, and a pass
-is one matrix product per block, which BLAS runs at full vector width. As in Pillow, the result of the first pass is
-rounded and clipped, and the kernel reaches beyond the source box into the image.
+The work is done by fast_image_resize (Rust, in the package cykooz-resizer) where that has a wheel, and by numpy
+(bands.py) elsewhere. As in Pillow, the result of the first pass is rounded and clipped, and the kernel reaches beyond
+the source box into the image.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_ACROSS = 5
-"""Outputs per block of the horizontal pass; its matrices hold each weight for three channels, so they stay small, and
-15 columns fill a vector register."""
-_DOWN = 12
-"""Outputs per block of the vertical pass."""
-_ROWS = 384
-"""Input rows at a time: fewer products for photos of usual size, and memory bounded for large ones."""
+from service.decoder import bands
+from service.decoder.fitting import Box
 
-_KEPT = 2048
-"""Bands for axes up to this size are kept."""
+try:
+    import cykooz_resizer as rust
+except ImportError:
+    rust = None
 
-
-class _Block(NamedTuple):
-    """Columns (or rows) `outputs` of the result are those of `inputs` times `weights`."""
-
-    inputs: slice
-    outputs: slice
-    weights: NDArray[np.float32]
+_REACH = 2
+"""How far the wider of the kernels reaches, in pixels of the result."""
 
 
-class _Band(NamedTuple):
-    """One axis: inputs `first:last` are read, and each block's `inputs` are counted from `first`."""
-
-    first: int
-    last: int
-    blocks: list[_Block]
-
-
-def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic convolution kernel with a = -0.5, at distances x >= 0."""
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The triangle, at distances x >= 0."""
-    return np.maximum(1 - x, 0.0)
-
-
-_KERNELS = {"bicubic": (_bicubic, 2), "bilinear": (_bilinear, 1)}
-"""Kernel and how far it reaches."""
-
-
-def _dense(
-    size: int, outputs: int, low: float, high: float, filter: str, step: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The matrix that resamples low..high of an axis of `size` pixels to `outputs` pixels, in blocks of `step` outputs:
-    the first input of each block [blocks], and the weights of as many inputs from there on as the widest block needs
-    [blocks, step, inputs]. Outputs beyond the last have no weights."""
-    kernel, reach = _KERNELS[filter]
-    scale = (high - low) / outputs
-    stretch = max(scale, 1.0)
-    centre = low + (np.arange(outputs) + 0.5) * scale
-    first = np.maximum((centre - reach * stretch + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + reach * stretch + 0.5).astype(np.int64), size)
-    taps = int((last - first).max())
-    index = first[:, None] + np.arange(taps)
-    weights = kernel(np.abs((index - centre[:, None] + 0.5) / stretch))
-    weights[index >= last[:, None]] = 0
-    weights /= weights.sum(1, keepdims=True)
-    starts = np.arange(0, outputs, step)
-    ends = np.minimum(starts + step, outputs) - 1
-    width = int((last[ends] - first[starts]).max())
-    begin = np.minimum(first[starts], size - width)
-    # Where an output has fewer taps than others, the surplus weights are zeros, and may stand beyond the block.
-    dense = np.zeros((len(starts) * step, width + taps), np.float32)
-    dense[np.arange(outputs)[:, None], index - np.repeat(begin, step)[:outputs, None]] = weights
-    return begin, dense[:, :width].reshape(len(starts), step, width)
-
-
-def _across(size: int, outputs: int, low: float, high: float, filter: str) -> _Band:
-    """The band of the horizontal pass, as right-hand matrices over interleaved RGB: [3 * inputs, 3 * outputs]."""
-    begin, dense = _dense(size, outputs, low, high, filter, _ACROSS)
-    count, step, width = dense.shape
-    spread = np.zeros((count, width, 3, step, 3), np.float32)
-    for channel in range(3):
-        spread[:, :, channel, :, channel] = dense.transpose(0, 2, 1)
-    matrices = spread.reshape(count, 3 * width, 3 * step)
-    blocks, offset = [], int(begin[0])
-    for start, at, weights in zip(range(0, outputs, step), (begin - offset).tolist(), matrices, strict=True):
-        stop = min(start + step, outputs)
-        inputs = slice(3 * at, 3 * (at + width))
-        blocks.append(_Block(inputs, slice(3 * start, 3 * stop), weights[:, : 3 * (stop - start)]))
-    return _Band(offset, int(begin[-1]) + width, blocks)
-
-
-def _down(size: int, outputs: int, low: float, high: float, filter: str) -> _Band:
-    """The band of the vertical pass, as left-hand matrices [outputs, inputs]."""
-    begin, dense = _dense(size, outputs, low, high, filter, _DOWN)
-    _, step, width = dense.shape
-    blocks, offset = [], int(begin[0])
-    for start, at, weights in zip(range(0, outputs, step), (begin - offset).tolist(), dense, strict=True):
-        stop = min(start + step, outputs)
-        blocks.append(_Block(slice(at, at + width), slice(start, stop), weights[: stop - start]))
-    return _Band(offset, int(begin[-1]) + width, blocks)
-
-
-_kept_across = lru_cache(maxsize=16)(_across)
-_kept_down = lru_cache(maxsize=16)(_down)
-
-
-def resample(
-    image: NDArray[np.uint8], box: tuple[float, float, float, float], out: NDArray[np.uint8], filter: str = "bicubic"
-) -> None:
+def resample(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter: str = "bicubic") -> None:
     """Fill `out` [h, w, 3] with the part `box` (x0, y0, x1, y1, inside the image) of `image` [H, W, 3].
 
     Both may be views with any strides. `filter` is `bicubic` or `bilinear`.
@@ -125,39 +33,42 @@ def resample(
     if _vertical_first(image.shape, out.shape):
         image, out = image.transpose(1, 0, 2), out.transpose(1, 0, 2)
         box = (box[1], box[0], box[3], box[2])
-    height, width = image.shape[:2]
+    (by_rust if rust is not None else bands.resample)(image, box, out, filter)
+
+
+def by_rust(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter: str) -> None:
+    """The same, always with the horizontal pass first. Left to itself, the library would begin with the vertical."""
     rows, columns = out.shape[:2]
-    # Cameras and loaders repeat their sizes. Large bands take megabytes, and next to their images no time.
-    keep = max(width, height) <= _KEPT
-    across = (_kept_across if keep else _across)(width, columns, box[0], box[2], filter)
-    down = (_kept_down if keep else _down)(height, rows, box[1], box[3], filter)
-    left, right, top, bottom = across.first, across.last, down.first, down.last
-    # Only a cubic kernel overshoots.
-    overshoots = filter == "bicubic"
-    narrow = np.empty((bottom - top, columns * 3), np.float32)
-    strip = np.empty((min(_ROWS, bottom - top), right - left, 3), np.float32)
-    flat = strip.reshape(len(strip), -1)
-    for row in range(top, bottom, _ROWS):
-        count = min(_ROWS, bottom - row)
-        np.copyto(strip[:count], image[row : row + count, left:right])
-        taken, part = flat[:count], narrow[row - top : row - top + count]
-        for inputs, outputs, weights in across.blocks:
-            np.matmul(taken[:, inputs], weights, part[:, outputs])
-        _round(part, overshoots)
-    final = np.empty((rows, columns * 3), np.float32)
-    for inputs, outputs, weights in down.blocks:
-        np.matmul(weights, narrow[inputs], final[outputs])
-    _round(final, overshoots)
-    np.copyto(out, final.reshape(rows, columns, 3), casting="unsafe")
+    left, right = _read(image.shape[1], columns, box[0], box[2])
+    top, bottom = _read(image.shape[0], rows, box[1], box[3])
+    kind = rust.PixelType.U8x3
+    # The library takes whole images of its own alone: only what the kernel reads is copied there.
+    source = rust.ImageData(right - left, bottom - top, kind, image[top:bottom, left:right].tobytes())
+    narrow = rust.ImageData(columns, bottom - top, kind)
+    final = rust.ImageData(columns, rows, kind)
+    width, height = min(box[2], right) - box[0], min(box[3], bottom) - box[1]
+    _RESIZER.resize(source, narrow, _options(filter, box[0] - left, 0, width, bottom - top))
+    _RESIZER.resize(narrow, final, _options(filter, 0, box[1] - top, columns, height))
+    out[:] = np.frombuffer(final.get_buffer(), np.uint8).reshape(rows, columns, 3)
+
+
+def _read(size: int, outputs: int, low: float, high: float) -> tuple[int, int]:
+    """Which pixels of an axis of `size` may be read for `outputs` pixels of low..high."""
+    margin = math.ceil(_REACH * max((high - low) / outputs, 1.0)) + 1
+    return max(int(low) - margin, 0), min(math.ceil(high) + margin, size)
+
+
+if rust is not None:
+    _RESIZER = rust.Resizer()
+    # Pillow's bicubic has a = -0.5, which is Catmull and Rom's.
+    _KERNELS = {"bicubic": rust.FilterType.catmull_rom, "bilinear": rust.FilterType.bilinear}
+
+    @lru_cache(maxsize=64)
+    def _options(filter: str, left: float, top: float, width: float, height: float) -> rust.ResizeOptions:
+        algorithm = rust.ResizeAlg.convolution(_KERNELS[filter])
+        return rust.ResizeOptions(algorithm, use_alpha=False, crop_box=rust.CropBox(left, top, width, height))
 
 
 def _vertical_first(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
     """Whether Pillow (13) would do the vertical pass first. The order shows where overshoot is clipped in between."""
     return target[0] < source[0] and source[0] - target[0] > 2 * (source[1] - target[1])
-
-
-def _round(values: NDArray[Any], clip: bool) -> None:
-    """Round in place, and clip to 0..255 where asked."""
-    np.rint(values, values)
-    if clip:
-        np.clip(values, 0, 255, values)

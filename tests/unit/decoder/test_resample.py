@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from service.decoder import bands
+from service.decoder import resample as choice
 from service.decoder.resample import resample
 from tests.unit.decoder.scenes import Pixels, noise, photo
+
+
+@pytest.fixture(autouse=True, params=["rust", "numpy"])
+def resampler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test with each of the two."""
+    if request.param == "numpy":
+        monkeypatch.setattr(choice, "by_rust", bands.resample)
+    elif importlib.util.find_spec("cykooz_resizer") is None:
+        pytest.skip("no wheel of cykooz-resizer for this processor")
 
 
 def both(
