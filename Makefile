@@ -7,12 +7,15 @@ PYTHON ?= python3
 VENV := .venv
 MODELS_VENV := .venv-models
 RUN := $(VENV)/bin
-LOCKS := serve dev models serve-gpu
+# What asks a service from outside brings clients that do not bear with everything else in one process.
+OUTSIDE := tests/chaos tests/deploy tests/e2e
+INSIDE := tests/contract tests/models tests/unit $(wildcard tests/test_*.py)
+LOCKS := serve dev models serve-gpu otel
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs help serve test check lock fuzz chaos soak bench peers models-env test-models clean
+.PHONY: docs help serve test check lock proto fuzz chaos soak bench image peers models-env test-models clean
 MAKEFLAGS += --no-print-directory
 
 help: ## this list
@@ -24,7 +27,11 @@ serve: $(VENV)/serve.stamp ## install what is missing and start the service (opt
 	@exec $(RUN)/squint serve $(ARGS)
 
 test: $(VENV)/dev.stamp ## install what is missing and run the tests (options: make test ARGS="-k config")
+ifdef ARGS
 	@$(RUN)/python -m pytest $(ARGS)
+else
+	@failed=0; for part in "$(OUTSIDE)" "$(INSIDE)"; do $(RUN)/python -m pytest $$part || failed=1; done; exit $$failed
+endif
 
 check: $(VENV)/dev.stamp ## lint, format, types, the walls of the architecture, and the documents
 	@failed=0; \
@@ -47,6 +54,9 @@ soak: $(VENV)/dev.stamp ## long runs that look for leaks
 bench: $(VENV)/dev.stamp ## measure times and memory against their budgets
 	@$(RUN)/python -m pytest -m bench -s $(ARGS)
 
+image: $(VENV)/dev.stamp ## carry out every step of the Dockerfile in a clean folder, and run what comes of it; minutes, as root
+	@$(RUN)/python -m pytest -s -m image $(ARGS)
+
 peers: $(VENV)/dev.stamp ## Squint beside other servers, in one run; an hour and more (loadtest/peers/README.md)
 	@$(RUN)/python -m loadtest.peers $(ARGS)
 
@@ -58,6 +68,9 @@ test-models: $(MODELS_VENV)/models.stamp ## the tests that need torch
 docs: $(VENV)/dev.stamp ## write the reference part of docs/configuration.md from the table of settings
 	@$(RUN)/python -m squint.reference
 
+proto: $(VENV)/dev.stamp ## generate the code for the messages in service/proto
+	@$(RUN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $$(find service/proto -name '*.proto')
+
 lock: $(VENV)/uv.stamp ## resolve the requirements again and write the lock files
 	@compile="$(RUN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --group build \
 	    --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links"; \
@@ -65,6 +78,7 @@ lock: $(VENV)/uv.stamp ## resolve the requirements again and write the lock file
 	$$compile --extra serve --extra dev -c requirements/serve.lock -o requirements/dev.lock; \
 	$$compile --extra serve --extra dev --extra models -c requirements/dev.lock -o requirements/models.lock; \
 	$$compile --extra serve-gpu -c requirements/serve.lock -o requirements/serve-gpu.lock; \
+	$$compile --extra otel -c requirements/dev.lock -o requirements/otel.lock; \
 	wc -l $(LOCKS:%=requirements/%.lock)
 
 clean: ## remove the environments and every cache below this folder

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -25,6 +26,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 Task = Literal["classify", "detect", "segment"]
 Fit = Literal["crop", "stretch", "letterbox"]
 Filter = Literal["bicubic", "bilinear"]
+_VERSION = re.compile(r"0|[1-9][0-9]{0,8}")
 Name = msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 
@@ -210,12 +212,18 @@ def _open_regular(path: Path, limit: int) -> BufferedReader:
 
 def find(roots: list[Path]) -> dict[str, Path]:
     """Model name -> directory of its newest version, over all `roots`; a later root wins over an earlier one."""
-    found: dict[str, Path] = {}
+    return {name: there[max(there, key=int)] for name, there in versions(roots).items()}
+
+
+def versions(roots: list[Path]) -> dict[str, dict[str, Path]]:
+    """Model name -> version -> its directory, over all `roots`; of a model that several have, the last root's versions
+    count. A version is a whole number without leading zeros."""
+    found: dict[str, dict[str, Path]] = {}
     for root in roots:
         if not root.is_dir():
             raise ManifestError(f"{root}: no such model directory")
         for model in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-            versions = [entry for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit()]
-            if versions:
-                found[model.name] = max(versions, key=lambda entry: int(entry.name))
+            named = (entry for entry in model.iterdir() if _VERSION.fullmatch(entry.name))
+            if there := {entry.name: entry for entry in named if entry.is_dir()}:
+                found[model.name] = there
     return found

@@ -7,6 +7,7 @@ before a process is started, into the frozen `Config` that travels to each proce
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,10 @@ Priority = Literal["high", "normal", "low"]
 FILE = "squint.toml"
 MAX_FILE_BYTES = 1 << 20
 SHIPPED_MODELS = str(Path(__file__).resolve().parent.parent / "models" / "zoo")
+MOUNTED_MODELS = "/mnt/models"
+"""Where KServe mounts a directory of models, and other platforms by its example."""
+_PLATFORM = {"http-port": "PORT"}
+"""Variables that platforms set for what they run, by setting; our own variable goes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,14 @@ class Limits:
     images: int = 16
     decode_seconds: float = 2.0
     upload_seconds: float = 30.0
+    upload_rate: int = 10_000
+    connections: int = 2048
+    connections_per_address: int = 1024
+    message_bytes: int = 64 << 20
+    calls: int = 1024
+    stream_frames: int = 16
+    rate: float = 0.0
+    rate_burst: float = 0.0
     in_flight: int = 512
     pending_bytes: int = 128_000_000
     default_timeout_ms: int = 10_000
@@ -62,6 +75,8 @@ class ModelConfig:
     backend: BackendName | None = None
     default_level: str = "full"
     min_level: str | None = None
+    versions: str = "latest"
+    canary: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +85,14 @@ class Config:
 
     host: str = "127.0.0.1"
     http_port: int = 8000
-    grpc_port: int = 8001
+    grpc_port: int | None = 8001
+    grpc_reflection: bool = False
     models: tuple[str, ...] = (SHIPPED_MODELS,)
+    model_control: Literal["none", "explicit"] = "none"
+    triton_status_codes: bool = False
+    model_memory_bytes: int = 0
+    watch_seconds: float = 0.0
+    slot_headroom: float = 1.0
     backend: BackendName = "auto"
     allow_fake: bool = False
     fake_batch_ms: float = 0.0
@@ -85,7 +106,22 @@ class Config:
     load_seconds: float = 300.0
     max_crashes: int = 10
     log_level: LogLevel = "info"
+    otlp_endpoint: str = ""
+    trace_sample: float = 0.1
+    trace_service: str = "squint"
+    metrics_compat: Literal["none", "triton"] = "none"
     cors_origins: tuple[str, ...] = ()
+    no_playground: bool = False
+    key_file: str = ""
+    public: tuple[str, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    tls_clients: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    admin_port: int | None = None
+    admin_host: str = "127.0.0.1"
+    metrics_admin_only: bool = False
     limits: Limits = field(default_factory=Limits)
     model: dict[str, ModelConfig] = field(default_factory=dict)
 
@@ -114,9 +150,11 @@ def load(arguments: Mapping[str, Any] | None = None, environment: Mapping[str, s
     values = defaults(environment)
     values |= _from_table(table, SETTINGS, f"{path or FILE}: ")
     for setting in SETTINGS:
-        if environment.get(setting.variable):
-            text = environment[setting.variable]
-            values[setting.field] = _parsed(setting, f"{setting.variable}={text}", text)
+        for variable in (setting.variable, _PLATFORM.get(setting.name, "")):
+            if environment.get(variable):
+                text = environment[variable]
+                values[setting.field] = _parsed(setting, f"{variable}={text}", text)
+                break
         if setting.name in arguments:
             given = arguments[setting.name]
             values[setting.field] = _parsed(setting, f"{setting.flag} {_joined(given)}", given)
@@ -132,9 +170,20 @@ def defaults(environment: Mapping[str, str]) -> dict[str, Any]:
     home = environment.get("HOME") or os.path.expanduser("~")
     cache = environment.get("XDG_CACHE_HOME", "")
     values["cache_dir"] = os.path.join(cache if os.path.isabs(cache) else os.path.join(home, ".cache"), "squint")
+    values["models"] = (MOUNTED_MODELS if _holds_models(MOUNTED_MODELS) else SHIPPED_MODELS,)
+    # Where collectors are told by these, to every service, they hold for this one as well.
+    values["otlp_endpoint"] = _standard("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", environment)
+    values["trace_service"] = _standard("trace-service", "OTEL_SERVICE_NAME", environment)
     values["threads"] = min(cpus, 16)
     values["decoders"] = max(2, min(8, cpus // 4))
     return values
+
+
+def _standard(name: str, variable: str, environment: Mapping[str, str]) -> str:
+    """A setting's default, which a variable that is no setting of ours may give."""
+    setting = next(one for one in SETTINGS if one.name == name)
+    text = environment.get(variable, "")
+    return str(_parsed(setting, f"{variable}={text}", text) if text else _default(setting.field))
 
 
 def shown_defaults() -> dict[str, str]:
@@ -147,6 +196,11 @@ def shown_defaults() -> dict[str, str]:
 def _default(name: str) -> Any:
     """What the dataclasses above say."""
     return getattr(Limits(), name.removeprefix("limits.")) if name.startswith("limits.") else getattr(Config(), name)
+
+
+def _holds_models(directory: str) -> bool:
+    """Whether it is laid out as a directory of models; anything else that is mounted there is not ours."""
+    return any(Path(directory).glob("*/[0-9]*/manifest.json"))
 
 
 def _cpus() -> int:
@@ -227,6 +281,8 @@ def _built(values: Mapping[str, Any], models: dict[str, ModelConfig]) -> Config:
     limits = {name.removeprefix("limits."): value for name, value in values.items() if name.startswith("limits.")}
     plain["models"] = tuple(os.path.abspath(os.path.expanduser(path)) for path in plain["models"])
     plain["cache_dir"] = os.path.abspath(os.path.expanduser(plain["cache_dir"]))
+    for name in ("key_file", "tls_cert", "tls_key", "tls_client_ca"):
+        plain[name] = os.path.abspath(os.path.expanduser(plain[name])) if plain[name] else ""
     return Config(**plain, limits=Limits(**limits), model=models)
 
 
@@ -238,6 +294,7 @@ def _check(config: Config) -> None:
         raise ConfigError("--models: expected at least one directory")
     if fake and not config.allow_fake:
         raise ConfigError("--backend fake: expected --allow-fake with it; it answers nonsense and is for tests only")
+    _check_access(config)
     if config.http_port == config.grpc_port != 0:
         raise ConfigError(f"--grpc-port {config.grpc_port}: expected another port than --http-port")
     if limits.default_timeout_ms > limits.max_timeout_ms:
@@ -248,11 +305,33 @@ def _check(config: Config) -> None:
         raise ConfigError(f"--pending-mb {limits.pending_bytes / 1e6:g}: expected at least --max-body-mb, {least:g}")
 
 
+def _check_access(config: Config) -> None:
+    """Settings about who may ask, which only make sense together."""
+    needed = (
+        ("tls-cert", config.tls_cert, "tls-key", config.tls_key),
+        ("tls-key", config.tls_key, "tls-cert", config.tls_cert),
+        ("tls-client-ca", config.tls_client_ca, "tls-cert", config.tls_cert),
+        ("tls-clients", config.tls_clients, "tls-client-ca", config.tls_client_ca),
+        ("metrics-admin-only", config.metrics_admin_only, "admin-port", config.admin_port is not None),
+    )
+    for name, given, other, there in needed:
+        if given and not there:
+            raise ConfigError(f"--{name}: expected --{other} with it")
+    if config.admin_port and config.admin_port in (config.http_port, config.grpc_port):
+        raise ConfigError(f"--admin-port {config.admin_port}: expected another port than --http-port and --grpc-port")
+    for network in config.trusted_proxies:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise ConfigError(f"--trusted-proxies {network}: expected an address or a network") from None
+
+
 def child_environment() -> dict[str, str]:
     """The environment of every child process: what Python needs to start, and libraries kept from making thread pools
-    of their own (decoders and engine threads are the parallelism here)."""
+    of their own (decoders and engine threads are the parallelism here) and from writing to the log as they please."""
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    given = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "GRPC_VERBOSITY": "NONE"}
+    return kept | given
 
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")

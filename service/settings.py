@@ -73,6 +73,22 @@ class Real(Kind):
         return f"{value / (self.unit or 1):g}"
 
 
+class Port(Kind):
+    """A TCP port, or none."""
+
+    types = (int, str)
+    metavar = "N"
+    accepted = "a whole number from 0 to 65535, or off"
+
+    def parse(self, text: str) -> int | None:
+        """None for off."""
+        return None if text == "off" else Whole(0, 65535).parse(text)
+
+    def show(self, value: int | None) -> str:
+        """As it is given."""
+        return "off" if value is None else str(value)
+
+
 class Choice(Kind):
     """One of a few words."""
 
@@ -181,22 +197,64 @@ _LEVEL = Text(
     "LEVEL",
 )
 _DIRECTORY = Text("a directory", metavar="DIR")
+_FILE = Text("a file", metavar="FILE")
+_URL = r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 
 SETTINGS: tuple[Setting, ...] = (
     _plain(
         "host",
         Text("an address or host name", r"[A-Za-z0-9.:_-]+", "H"),
-        "Address to listen on. The default is reached from this machine alone; 0.0.0.0 opens the service to the "
-        "network, which has no authentication yet.",
+        "Address to listen on. The default is reached from this machine alone; before 0.0.0.0 opens the service to the "
+        "network, think of `--key-file` and `--tls-cert`.",
     ),
-    _plain("http-port", Whole(0, 65535), "TCP port for HTTP; 0 takes a free one and logs it."),
-    _plain("grpc-port", Whole(0, 65535), "TCP port for gRPC. Reserved: this release opens no gRPC port."),
+    _plain(
+        "http-port",
+        Whole(0, 65535),
+        "TCP port for HTTP; 0 takes a free one and logs it. The variable `PORT`, which platforms set, stands for it "
+        "too, after `SQUINT_HTTP_PORT`.",
+    ),
+    _plain("grpc-port", Port(), "TCP port for gRPC; 0 takes a free one and logs it, off opens none."),
+    _plain(
+        "grpc-reflection",
+        Switch(),
+        "Have the gRPC port describe its services to whoever asks (server reflection), for tools such as grpcurl.",
+    ),
     _plain(
         "models",
         Several(_DIRECTORY, ":"),
         "Directory of models, laid out NAME/VERSION/manifest.json; may be given several times, and a model of a later"
         " directory replaces one of the same name. Point it at your own models to stop serving the shipped ones.",
-        "the shipped models",
+        "`/mnt/models` where that holds models, else the shipped ones",
+    ),
+    _plain(
+        "model-control",
+        Choice("none", "explicit"),
+        "Who may change what is served while the service runs: `explicit` lets calls reload, load and unload models "
+        "and set versions (/admin/..., and the repository calls of KServe). SIGHUP reloads in any case.",
+    ),
+    _plain(
+        "triton-status-codes",
+        Switch(),
+        "Answer errors on the paths of KServe's protocol (/v2/...) with the HTTP statuses that Triton has for them: "
+        "503 for a full queue and 400 for what is not ready, for clients that go by these.",
+    ),
+    Setting(
+        "model-memory-mb",
+        "model_memory_bytes",
+        Real(0, 1_000_000, 1_000_000),
+        "Memory for models, as measured when each is loaded. Models beyond it are loaded when somebody asks for them, "
+        "in place of the one that nobody asked for the longest. 0 keeps all loaded.",
+    ),
+    _plain(
+        "watch-seconds",
+        Real(0, 86_400),
+        "How often to look for new or changed versions in the directories of models. 0 looks only when told to.",
+    ),
+    _plain(
+        "slot-headroom",
+        Real(1, 64),
+        "How many times as large as the largest model's input the places for pixels are made. Raise it when models "
+        "with larger inputs are to be loaded while the service runs: the places cannot grow.",
     ),
     _plain(
         "backend",
@@ -262,9 +320,90 @@ SETTINGS: tuple[Setting, ...] = (
         "Least severe log lines to write. `warning` leaves out the line per request.",
     ),
     _plain(
+        "otlp-endpoint",
+        Text("a URL such as http://collector:4318", _URL, "URL"),
+        "Collector to send traces to, over OTLP/HTTP (`/v1/traces` is added). Needs the extra `otel`.",
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, else none",
+    ),
+    _plain(
+        "trace-sample",
+        Real(0, 1),
+        "Share of requests that are traced, of those that come in no trace yet (`traceparent`); for the others their "
+        "trace decides.",
+    ),
+    _plain(
+        "trace-service",
+        Text("a name", r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,127}", "NAME"),
+        "Name of this service in traces.",
+        "`OTEL_SERVICE_NAME`, else `squint`",
+    ),
+    _plain(
+        "metrics-compat",
+        Choice("none", "triton"),
+        "Export besides its own metrics those that another server's dashboards and scaling rules read: `triton` adds "
+        "`nv_inference_...`.",
+    ),
+    _plain(
         "cors-origins",
         Several(Text("an origin such as https://example.org, or *", r"\*|https?://[^\s,/]+", "ORIGIN"), ","),
         "Origins whose web pages may call the service from a browser; may be given several times. None by default.",
+    ),
+    _plain(
+        "no-playground",
+        Switch(),
+        "Leave out the page at `/` on which one tries the models in a browser; `/` then only answers links as JSON.",
+    ),
+    _plain(
+        "key-file",
+        _FILE,
+        "File of API keys, made by `squint keys add`; read again when it changes. With it every call needs a key but "
+        "health, and what `--public` names. Without it whoever reaches the port may ask.",
+    ),
+    _plain(
+        "public",
+        Several(Text("metrics or playground", r"metrics|playground", "PAGE"), ","),
+        "What needs no key although `--key-file` is set; may be given several times.",
+    ),
+    _plain(
+        "tls-cert",
+        _FILE,
+        "Certificate chain in PEM; with it HTTP and gRPC speak TLS. Read again when it changes; connections stay.",
+    ),
+    _plain("tls-key", _FILE, "Private key of `--tls-cert`, in PEM and without a passphrase."),
+    _plain(
+        "tls-client-ca",
+        _FILE,
+        "Certificates, in PEM, of those whose signature a client's certificate must have; with it nobody connects "
+        "without one (mTLS).",
+    ),
+    _plain(
+        "tls-clients",
+        Several(Text("a name in a certificate", r"[A-Za-z0-9*][A-Za-z0-9 ._:/@*-]{0,254}", "NAME"), ","),
+        "Names, of which a client's certificate must have one (common name, DNS name, address or URI); may be given "
+        "several times. Take a name off to shut one client out before its certificate expires.",
+        "any name that `--tls-client-ca` vouches for",
+    ),
+    _plain(
+        "trusted-proxies",
+        Several(Text("an address or network such as 10.0.0.0/8", r"[0-9a-fA-F.:]+(/[0-9]{1,3})?", "NETWORK"), ","),
+        "Proxies whose `X-Forwarded-For` says who asks; may be given several times. None by default: whoever else "
+        "sends it could call itself anything.",
+    ),
+    _plain(
+        "admin-port",
+        Port(),
+        "Second TCP port, for the operator alone: health, /metrics, and what changes the service (/admin/...). 0 takes "
+        "a free one and logs it.",
+    ),
+    _plain(
+        "admin-host",
+        Text("an address or host name", r"[A-Za-z0-9.:_-]+", "H"),
+        "Address of `--admin-port`. Where it is not this machine alone, it speaks TLS if the service does.",
+    ),
+    _plain(
+        "metrics-admin-only",
+        Switch(),
+        "Serve /metrics on `--admin-port` and not on the port for clients.",
     ),
     _limit("max-body-mb", "body_bytes", Real(0.001, 1000, 1_000_000), "Largest request body."),
     _limit(
@@ -295,6 +434,58 @@ SETTINGS: tuple[Setting, ...] = (
         " memory.",
     ),
     _limit(
+        "upload-rate-kb",
+        "upload_rate",
+        Real(0, 100_000, 1000),
+        "Slowest that a body may come and an answer may be taken, in kilobytes a second on average; after five seconds "
+        "whoever is slower is cut off. 0 leaves it to the time alone.",
+    ),
+    _limit(
+        "max-connections",
+        "connections",
+        Whole(1, 1_000_000),
+        "Most HTTP connections at a time; more are told to come back and closed. The system's limit of open files "
+        "holds too.",
+    ),
+    _limit(
+        "max-connections-per-address",
+        "connections_per_address",
+        Whole(1, 1_000_000),
+        "Most HTTP connections from one address (one /64 network of IPv6); trusted proxies are exempt.",
+    ),
+    _limit(
+        "grpc-max-message-mib",
+        "message_bytes",
+        Real(0.001, 2047, 1 << 20),
+        "Largest gRPC message, in mebibytes. Tensors need more than images, which `--max-body-mb` limits here too.",
+    ),
+    _limit(
+        "grpc-max-calls",
+        "calls",
+        Whole(1, 65536),
+        "Most gRPC calls under way, over all connections; more are refused. A stream is one call.",
+    ),
+    _limit(
+        "grpc-stream-frames",
+        "stream_frames",
+        Whole(1, 256),
+        "Most frames of one gRPC stream under way; the next ones wait on the client's side. Raise it for a GPU that is "
+        "fed by few streams.",
+    ),
+    _limit(
+        "rate-limit",
+        "rate",
+        Real(0, 1_000_000),
+        "Requests a second that one client may make on average (a client is a key, else a certificate's name, else an "
+        "address); beyond it they are refused with 429. 0 sets no limit.",
+    ),
+    _limit(
+        "rate-burst",
+        "rate_burst",
+        Real(0, 1_000_000),
+        "Requests that a client which was quiet may make at once. 0: as many as `--rate-limit` allows in a second.",
+    ),
+    _limit(
         "in-flight",
         "in_flight",
         Whole(1, 65536),
@@ -323,5 +514,19 @@ MODEL_SETTINGS: tuple[Setting, ...] = (
         _LEVEL,
         "Lowest level that `auto` serves to requests that name no `min_level` of their own.",
         "the lowest that is offered",
+    ),
+    _plain(
+        "versions",
+        Text("latest, or version numbers such as 1,2", r"latest|[0-9]{1,9}(,[0-9]{1,9}){0,15}", "VERSIONS"),
+        "Versions to serve: the newest, or those listed, of which the newest serves whoever names none.",
+    ),
+    _plain(
+        "canary",
+        Text(
+            "a version and its share of the requests such as 2:0.1",
+            r"[0-9]{1,9}:(0(\.[0-9]{1,6})?|1(\.0{1,6})?)",
+            "VERSION:SHARE",
+        ),
+        "A version that gets this share of the requests that name none; the rest goes to the newest other one.",
     ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import selectors
 import signal
@@ -20,13 +21,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service import config as configuration
-from service import log, preflight
+from service import log, orphans, ports, preflight
 from service.config import Config
 from service.core.decoding import DEPTH
 from service.core.restart import MAX_DELAY, Restart
-from service.errors import StartError, WireError
+from service.errors import WireError
 from service.wire.channel import ControlChannel
-from service.wire.messages import Attach, Control, Drain, Failed, Lost, Ready, Restarts, Role, Start
+from service.wire.messages import (
+    Attach,
+    Control,
+    Current,
+    Drain,
+    Failed,
+    Late,
+    Lost,
+    Ready,
+    Reload,
+    Restarts,
+    Role,
+    Start,
+    Unit,
+)
 from service.wire.pulse import RECORD_BYTES, Pulse
 from service.wire.slots import Arena
 
@@ -71,7 +86,14 @@ class Shared:
     bodies: Arena
     board: Arena
     listener: socket.socket
+    admin: socket.socket | None
+    rpc: socket.socket | None
+    """Kept, see ports.keep."""
     children: list[Child] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    """What is served now."""
+    notes: bytes = b""
+    """What the gateway wrote down for the next one."""
 
 
 def run(config: Config, banner: Callable[[Config], None] = lambda config: None) -> int:
@@ -81,16 +103,27 @@ def run(config: Config, banner: Callable[[Config], None] = lambda config: None) 
     a model has no such default level.
     """
     log.configure(config.log_level, process="supervisor")
+    if orphans.adopts():
+        # No signal ends process 1 unless it takes it, and the models are still to be checked.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
     shared = _prepare(config)
     bound = dataclasses.replace(config, http_port=shared.listener.getsockname()[1])
     log.event("listening", host=bound.host, port=bound.http_port)
+    if shared.admin is not None:
+        bound = dataclasses.replace(bound, admin_port=shared.admin.getsockname()[1])
+        log.event("admin_listening", host=bound.admin_host, port=bound.admin_port)
+    if shared.rpc is not None:
+        bound = dataclasses.replace(bound, grpc_port=shared.rpc.getsockname()[1])
+        log.event("grpc_listening", host=bound.host, port=bound.grpc_port)
     return Supervisor(bound, shared, banner).run()
 
 
 def _prepare(config: Config) -> Shared:
     """Check every model, take the port, make the shared memory."""
-    slot_bytes = preflight.check_models(config)
-    listener = _listen(config)
+    preflight.check_extras(config)
+    checked = preflight.check_models(config)
+    listener = ports.listen(config.host, config.http_port)
+    admin = None if config.admin_port is None else ports.listen(config.admin_host, config.admin_port)
     limits = config.limits
     # A slot for every image in flight, and for those answered early that a process may still touch.
     ghosts = config.decoders * DEPTH + config.workers * (config.threads + 1) * config.max_batch
@@ -99,26 +132,17 @@ def _prepare(config: Config) -> Shared:
     first = 1 + config.decoders
     for k in range(config.workers):
         children.append(Child("worker", k, first + k * config.threads, config.threads, Restart(config.max_crashes)))
+    slot_bytes = math.ceil(checked.image_bytes * config.slot_headroom)
     return Shared(
         pixels=Arena.create("squint-pixels", limits.in_flight + ghosts, slot_bytes),
         bodies=Arena.create("squint-bodies", config.decoders * DEPTH, limits.body_bytes),
         board=Arena.create("squint-pulse", first + config.workers * config.threads, RECORD_BYTES),
         listener=listener,
+        admin=admin,
+        rpc=None if config.grpc_port is None else ports.keep(config.host, config.grpc_port),
         children=children,
+        units=checked.units,
     )
-
-
-def _listen(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.host, config.http_port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise StartError(f"cannot listen on {config.host}:{config.http_port}: {error.strerror}") from None
-    return listener
 
 
 class Supervisor:
@@ -132,6 +156,11 @@ class Supervisor:
         self._exit: int | None = None
         self._drain_until: float | None = None
         self._looked_at = time.monotonic()
+        self._late: list[int] = []
+        """Workers not heard of for a while, as the gateway was told."""
+        self._adopts = orphans.adopts()
+        self._terminal = os.isatty(0)
+        self._reload = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -143,6 +172,8 @@ class Supervisor:
                 self._start_due()
                 for key, _ in self._selector.select(_WATCH_SECONDS):
                     key.data()
+                if self._adopts:
+                    orphans.reap({one.process.pid for one in self._shared.children if one.process is not None})
                 self._check_pulses()
                 self._check_drain()
             return self._exit
@@ -153,17 +184,30 @@ class Supervisor:
 
     def _take_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_write)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _on_signal(self) -> None:
         for number in os.read(self._wake_read, 64):
-            if self._drain_until is not None:
+            if number == signal.SIGHUP and not self._hung_up():
+                self._reload = True
+                self._reload_due()
+            elif self._drain_until is not None:
                 # Asked twice: leave at once.
                 self._exit = EXIT_OK
-            elif number in (signal.SIGTERM, signal.SIGINT):
+            elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 self._begin_drain(self._config.drain_seconds if number == signal.SIGTERM else 0.0)
+
+    def _hung_up(self) -> bool:
+        """The terminal that the service was started from has gone, which SIGHUP says too."""
+        return self._terminal and not os.isatty(0)
+
+    def _reload_due(self) -> None:
+        """Have the gateway look at the models, if somebody asked for it; one that is yet to start will hear of it."""
+        if self._reload and self._shared.children[0].control is not None and self._drain_until is None:
+            self._reload = False
+            self._send(self._shared.children[0], Reload())
 
     # -- children ----------------------------------------------------------------------------------------------
 
@@ -207,13 +251,20 @@ class Supervisor:
             body_slot_bytes=shared.bodies.slot_bytes,
             first_pulse=child.first_pulse,
             pulses=child.pulses,
+            units=shared.units,
+            notes=shared.notes,
+            again=self._banner is None,
         )
         descriptors = [shared.pixels.descriptor, shared.bodies.descriptor, shared.board.descriptor]
         if child.role == "gateway":
             descriptors.append(shared.listener.fileno())
+            if shared.admin is not None:
+                descriptors.append(shared.admin.fileno())
         self._send(child, start, *descriptors)
         if child.role == "gateway":
             self._attach(child)
+            self._late = []
+            self._reload_due()
         self._tell_restarts()
 
     def _attach(self, child: Child) -> None:
@@ -251,7 +302,9 @@ class Supervisor:
         message, descriptors = received
         for descriptor in descriptors:
             os.close(descriptor)
-        if isinstance(message, Ready) and not child.ready:
+        if child.role == "gateway" and isinstance(message, Current | Lost):
+            self._heed(message)
+        elif isinstance(message, Ready) and not child.ready:
             child.ready = True
             if child.role != "gateway":
                 self._attach(child)
@@ -266,10 +319,15 @@ class Supervisor:
             log.event("failed", severity="error", process=child.name, reason=message.reason)
             _say("".join(letter if letter.isprintable() else " " for letter in message.reason))
             self._exit = EXIT_FAILED
-        elif isinstance(message, Lost) and child.role == "gateway":
-            for peer in self._shared.children[1:]:
-                if (peer.role, peer.index) == (message.role, message.index):
-                    self._kill(peer)
+
+    def _heed(self, message: Current | Lost) -> None:
+        """What a gateway wants."""
+        if isinstance(message, Current):
+            self._shared.units, self._shared.notes = message.units, message.notes
+            return
+        for peer in self._shared.children[1:]:
+            if (peer.role, peer.index) == (message.role, message.index):
+                self._kill(peer)
 
     def _on_exit(self, child: Child) -> None:
         process = child.process
@@ -316,6 +374,7 @@ class Supervisor:
         stalled, self._looked_at = now - self._looked_at > _STALLED, now
         if stalled:
             return
+        late: list[int] = []
         for child in self._shared.children:
             if child.process is None:
                 continue
@@ -324,6 +383,11 @@ class Supervisor:
             if slow_start or any(beat.overdue(now) for beat in beats):
                 log.event("process_hung", severity="error", process=child.name)
                 self._kill(child)
+            if child.role == "worker" and any(beat.late(now) for beat in beats):
+                late.append(child.index)
+        if late != self._late:
+            self._late = late
+            self._send(self._shared.children[0], Late(late))
 
     def _kill(self, child: Child) -> None:
         if child.process is not None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import squint
 from models.manifest import ManifestError
 from service.errors import ConfigError, StartError
-from squint.commands import loading, models, serve
+from squint.commands import asking, health, keys, loading, models, serve
 from squint.errors import Failure
 
 DESCRIPTION = """\
@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--traceback", action="store_true", help="show where an error arose, for a bug report")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     serve.add(commands)
+    health.add(commands)
+    asking.add(commands)
     models.add(commands)
+    keys.add(commands)
     loading.add(commands)
     return top
 

@@ -108,7 +108,7 @@ def test_the_licence_is_stated_for_code_and_models() -> None:
 
 
 INDEX = re.compile(r"--(?:extra-)?index-url|--find-links (?!\$)|pypi\.|/simple\b")
-MACHINE = re.compile(r"(?<![\w.@/])/(?:root|home/(?!someone)\w|work|opt|mnt|Users)/")
+MACHINE = re.compile(r"(?<![\w.@/])/(?:root|home/(?!someone)\w|work|opt|mnt(?!/models)|Users)/")
 
 
 def test_no_file_names_a_package_index_or_a_place_on_somebodys_machine() -> None:

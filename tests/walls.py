@@ -27,6 +27,7 @@ HTTP = {
     "python_multipart",
     "fastapi_swagger",
 }
+GRPC = {"grpc", "grpc_health", "grpc_reflection", "google"}
 IMAGES = {"PIL", "simplejpeg", "kornia_rs", "cv2", "turbojpeg", "pyvips"}
 RUNTIMES = {"onnxruntime", "openvino", "torch", "tensorrt"}
 TRAINING = {"torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnx_ir"}
@@ -44,10 +45,25 @@ class Room:
     others: set[str] = field(default_factory=set)
 
 
+RPC = Room(
+    CHILD | {"service.core", "service.metrics", "service.gateway", "service.proto"} | ARTEFACT, {"msgspec"} | GRPC
+)
+"""What speaks gRPC: loaded only when the port is open."""
+
 ROOMS: dict[str, Room] = {
     "service/core": Room({"service.errors"}, {"msgspec"}),
     "service/wire": Room({"service.errors"}, {"msgspec"}),
-    "service/gateway": Room(CHILD | {"service.core", "service.metrics"} | ARTEFACT, {"msgspec", "setproctitle"} | HTTP),
+    "service/gateway": Room(
+        CHILD | {"service.artefacts", "service.core", "service.families", "service.metrics"} | ARTEFACT,
+        {"msgspec", "setproctitle"} | HTTP,
+    ),
+    "service/gateway/tracing": Room(BASICS | {"service.gateway"}, {"opentelemetry"}),
+    "service/gateway/rpc": RPC,
+    "service/gateway/auth.py": Room(BASICS | {"service.core", "service.gateway", "service.keys"}),
+    "service/gateway/tls.py": Room(BASICS | {"service.gateway"}, {"grpc"}),
+    "service/keys.py": Room(),
+    "service/gateway/kserve/rpc.py": RPC,
+    "service/proto": Room(set(), {"google"}),
     "service/decoder/image.py": Room(CHILD | {"service.decoder"}, {"msgspec", "numpy"} | IMAGES),
     "service/decoder/resample.py": Room(BASICS | {"service.decoder"}, {"cykooz_resizer", "numpy"}),
     "service/decoder": Room(CHILD, {"msgspec", "numpy"}),
@@ -70,14 +86,21 @@ ROOMS: dict[str, Room] = {
     ),
     "service/backends": Room(BASICS | {"service.wire.messages"} | ARTEFACT, {"msgspec", "numpy"}),
     "service/tasks": Room(BASICS | {"service.wire"} | ARTEFACT, {"msgspec", "numpy", "pycocotools"}),
-    "service/metrics.py": Room(BASICS, {"prometheus_client"}),
+    "service/metrics.py": Room(BASICS | {"service.families"}, {"prometheus_client"}),
+    "service/families.py": Room(set(), {"prometheus_client"}),
     "service/child.py": Room(BASICS | {"service.wire"}, {"setproctitle"}),
     "service/config.py": Room({"service.errors", "service.settings"}, {"msgspec"}),
     "service/settings.py": Room(),
     "service/errors.py": Room(),
     "service/log.py": Room(set(), {"msgspec"}),
-    "service/preflight.py": Room(BASICS | {"service.core"} | ARTEFACT),
-    "service/supervisor.py": Room(BASICS | {"service.core", "service.wire", "service.preflight"}, {"setproctitle"}),
+    "service/preflight.py": Room(BASICS | {"service.artefacts", "service.core", "service.wire"} | ARTEFACT),
+    "service/artefacts.py": Room(BASICS | {"service.core", "service.wire"} | ARTEFACT),
+    "service/supervisor.py": Room(
+        BASICS | {"service.core", "service.wire", "service.orphans", "service.ports", "service.preflight"},
+        {"setproctitle"},
+    ),
+    "service/orphans.py": Room(),
+    "service/ports.py": Room({"service.errors"}),
     "service/__main__.py": Room(BASICS | {"service.supervisor"}),
     "service/version.py": Room(),
     "service": Room(),
@@ -86,11 +109,20 @@ ROOMS: dict[str, Room] = {
     "models": Room(set(), ANY),
     "squint/measure": Room(
         {"models", "service.errors", "service.config", "service.settings", "service.wire", "service.tasks"}
-        | {"service.backends", "service.decoder.image", "squint.errors"},
+        | {"service.backends", "service.decoder.image", "squint.client", "squint.errors"},
         {"httpx", "msgspec", "numpy", "pycocotools", "tqdm", "PIL"},
     ),
+    "squint/client": Room({"service.version"}, {"httpx", "msgspec", "numpy", "PIL"}),
     "squint": Room(
-        {"models", "loadtest", "service.errors", "service.config", "service.settings", "service.supervisor"}
+        {
+            "models",
+            "loadtest",
+            "service.errors",
+            "service.config",
+            "service.keys",
+            "service.settings",
+            "service.supervisor",
+        }
         | {"service.version"},
         {"httpx", "msgspec", "tqdm"},
     ),
@@ -103,7 +135,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "tensorrt": ("service/backends/tensorrt.py",),
     "torch": ("models/", "service/backends/torch.py", "loadtest/peers/"),
     **dict.fromkeys(TRAINING - {"torch"}, ("models/", "loadtest/peers/")),
-    **dict.fromkeys(IMAGES, ("service/decoder/image.py", "models/", "squint/measure/", "loadtest/")),
+    **dict.fromkeys(IMAGES, ("service/decoder/image.py", "models/", "squint/client/", "squint/measure/", "loadtest/")),
     "pycocotools": ("service/tasks/", "squint/measure/"),
 }
 
@@ -115,7 +147,17 @@ SIGNALS = ("service/supervisor.py", "main.py", "models/parallel.py")
 SIGNAL_CALLS = {"signal", "pause", "alarm", "setitimer", "set_wakeup_fd", "pthread_sigmask", "sigwait", "sigtimedwait"}
 PROCESSES = ("service/supervisor.py", "service/backends/", "models/", "loadtest/")
 FLAGS = ("squint/cli.py", "squint/commands/", "loadtest/")
-READERS = ("service/config.py", "service/backends/", "service/worker/", "models/", "squint/", "loadtest/")
+READERS = (
+    "service/config.py",
+    "service/keys.py",
+    "service/gateway/tls.py",
+    "service/gateway/playground.py",
+    "service/backends/",
+    "service/worker/",
+    "models/",
+    "squint/",
+    "loadtest/",
+)
 BANNED_IMPORTS = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "importlib.reload"}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 

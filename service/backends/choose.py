@@ -7,6 +7,8 @@ next start imports nothing but the library that was chosen.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -21,8 +23,11 @@ from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
 from service.wire.messages import Timing
 
-TRIAL_SECONDS = 60.0
+TRIAL_SECONDS = 120.0
 """A trial that takes longer is given up."""
+GENTLE_SECONDS = 240.0
+GENTLENESS = 5
+"""Steps by which a gentle trial is nicer than those who serve: a third of the CPU where they want all of it."""
 FORMAT = 2
 _BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
@@ -67,11 +72,12 @@ def choose(
     cache_dir: str,
     progress: Callable[[], None] = lambda: None,
     attempt: Attempt | None = None,
+    keep: bool = True,
 ) -> Report:
     """Choose among the variants that `name` (`auto`, a backend, or a variant) stands for.
 
-    `progress` is called before each trial, which takes at most TRIAL_SECONDS. Raises ConfigError, in one line that
-    names the model, when none can be used.
+    `progress` is called before each trial, which takes at most TRIAL_SECONDS. The outcome is remembered if it is to be
+    kept. Raises ConfigError, in one line that names the model, when none can be used.
     """
     candidates, missing = _candidates(name)
     store = f"choice-{_key(described, [*candidates, *(one.variant for one in missing)], engines)}.json"
@@ -88,7 +94,7 @@ def choose(
         raise ConfigError(f"model {described.name}: no backend can run it ({reasons})")
     best = max(usable, key=lambda one: one.images_per_second)
     report = Report(described.name, best.variant, tuple(measured))
-    if not any(one.transient for one in measured):
+    if keep and not any(one.transient for one in measured):
         cache.write(cache_dir, store, msgspec.json.encode(report))
     return report
 
@@ -136,29 +142,36 @@ def _covers(report: Report, levels: list[str]) -> bool:
     return timed[:1] == levels[:1] and sorted([*timed, *left_out]) == sorted(levels)
 
 
-def try_apart(trial: Trial) -> Measured:
-    """One trial in a process of its own; whatever becomes of that process is an answer."""
+def try_apart(trial: Trial, *, gently: bool = False) -> Measured:
+    """One trial in a process of its own; whatever becomes of that process is an answer. `gently` leaves the CPU to
+    whoever else needs it, and takes longer."""
+    seconds = GENTLE_SECONDS if gently else TRIAL_SECONDS
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "service.backends.measure"],
-            input=msgspec.json.encode(trial),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=TRIAL_SECONDS,
-            check=False,
         )
-    except subprocess.TimeoutExpired:
-        return Measured(trial.variant, refused=f"took longer than {TRIAL_SECONDS:.0f} s", transient=True)
     except OSError as error:
         return Measured(trial.variant, refused=f"could not be tried ({error.strerror})", transient=True)
-    if done.returncode < 0:
-        number = -done.returncode
+    with process:
+        if gently:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, GENTLENESS)
+        try:
+            written, _ = process.communicate(msgspec.json.encode(trial), seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return Measured(trial.variant, refused=f"took longer than {seconds:.0f} s", transient=True)
+    if process.returncode < 0:
+        number = -process.returncode
         killed = number == signal.SIGKILL  # by the kernel, when memory is short
         return Measured(trial.variant, refused=f"crashed ({_signal_name(number)})", transient=killed)
     try:
-        return msgspec.json.decode(done.stdout.strip().rpartition(b"\n")[2], type=Measured)
+        return msgspec.json.decode(written.strip().rpartition(b"\n")[2], type=Measured)
     except msgspec.MsgspecError:
-        return Measured(trial.variant, refused=f"failed (exit status {done.returncode})")
+        return Measured(trial.variant, refused=f"failed (exit status {process.returncode})")
 
 
 def _signal_name(number: int) -> str:

@@ -1,7 +1,8 @@
 """A backend for tests: it needs no graph, tells by its answer which image it saw, and fails on command.
 
 A command is an image whose centre pixel has one of the colours below. A lossless image of one such colour, of any
-size, carries it through decoding and resizing unchanged.
+size, carries it through decoding and resizing unchanged. What a model does while it is loaded is told by its manifest:
+`training = {"fake": command}` with one of the commands below.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ LEAK: Colour = (254, 1, 9)
 """Keep LEAK_BYTES for ever."""
 STRAY: Colour = (254, 1, 10)
 """Answer with values that are no numbers (not with a mask), so that the task fails for this item alone."""
+BREAK: Colour = (254, 1, 11)
+"""From here on every run is a BackendError `batch`, as when a device has failed."""
+QUIT: Colour = (254, 1, 12)
+"""End the thread that runs the batch."""
 SLEEP_RED_GREEN = (254, 2)
 """(254, 2, n): sleep n times SLEEP_STEP."""
 
@@ -49,6 +54,13 @@ SLEEP_STEP = 0.01
 MEMORY_LIMIT = 8
 LEAK_BYTES = 1 << 20
 _FOREVER = 1_000_000_000
+
+LOAD_FAILS, LOAD_CRASHES, LOAD_SLOW, LOAD_HEAVY = "load-fails", "load-crashes", "load-slow", "load-heavy"
+WARM_FAILS = "warm-fails"
+LOAD_SECONDS = 1.0
+"""What LOAD_SLOW takes, each time."""
+LOAD_BYTES = 40 << 20
+"""What LOAD_HEAVY keeps until it is unloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,13 @@ class Cost:
 
 def load(artefact: Artefact, precision: str) -> Backend:
     """The factory; `precision` means nothing here."""
+    command = artefact.manifest.training.get("fake")
+    if command == LOAD_FAILS:
+        raise BackendError("batch", "told to fail")
+    if command == LOAD_CRASHES:
+        ctypes.string_at(0)
+    if command == LOAD_SLOW:
+        time.sleep(LOAD_SECONDS)
     a, b = artefact.fake_cost_ms
     return Fake(artefact.manifest, Cost(a / 1000, b / 1000))
 
@@ -83,15 +102,22 @@ class Fake(Backend):
         self._manifest = manifest
         self._cost = cost
         self._leaked: list[bytearray] = []
+        if manifest.training.get("fake") == LOAD_HEAVY:
+            self._leaked.append(bytearray(b"x" * LOAD_BYTES))
+        self._broken = False
         self._answers = {"classify": _classify, "detect": _detect, "segment": _segment}[manifest.task]
 
     def _run(self, images: Images, inputs: Inputs) -> Outputs:
+        if self._manifest.training.get("fake") == WARM_FAILS:
+            raise BackendError("batch", "told to fail")
         if self._cost.a or self._cost.b:
             time.sleep(self._cost.a + self._cost.b * len(images))
         centres = images[:, images.shape[1] // 2, images.shape[2] // 2].tolist()
         colours: list[Colour] = [tuple(centre) for centre in centres]
         for colour in colours:
             self._obey(colour, len(images))
+        if self._broken:
+            raise BackendError("batch", "told to fail for ever")
         guilty = [index for index, colour in enumerate(colours) if colour == FAIL_ITEM]
         if guilty:
             raise BackendError("item", "told to fail", guilty)
@@ -112,6 +138,10 @@ class Fake(Backend):
             raise BackendError("oom", "told to run out of memory")
         if colour == LEAK:
             self._leaked.append(bytearray(b"x" * LEAK_BYTES))
+        if colour == BREAK:
+            self._broken = True
+        if colour == QUIT:
+            raise SystemExit
         if colour == SEGFAULT:
             ctypes.string_at(0)
         if colour == HANG_C:

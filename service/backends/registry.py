@@ -6,6 +6,7 @@ name of a backend stands for all its variants.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from importlib import import_module, metadata
 
@@ -49,6 +50,14 @@ def installed(variant: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return ""
+
+
+def prepare(variant: str) -> None:
+    """Have the variant's library imported, so that what it takes is not counted as a model's; a missing one is told
+    of by open_backend."""
+    backend = variant.partition("/")[0]
+    with contextlib.suppress(ImportError):
+        import_module(f"service.backends.{backend}")
 
 
 def open_backend(variant: str, artefact: Artefact, *, allow_fake: bool = False) -> Backend:

@@ -9,13 +9,14 @@ from service.wire.messages import Timing
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to try: a model's directory, a variant, the number of engines, where compiled models are kept, and whether
-    to measure speed besides agreement."""
+    to measure speed besides agreement. To `rehearse` is only to load it and run every level once."""
 
     directory: str
     variant: str
     engines: int
     cache_dir: str
     speed: bool
+    rehearse: bool = False
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -46,6 +46,11 @@ class Decoding:
         return bool(self._held)
 
     @property
+    def decoders(self) -> int:
+        """Decoders that are there."""
+        return len(self._held)
+
+    @property
     def held(self) -> int:
         """Items that decoders hold."""
         return sum(map(len, self._held.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Literal
 
 import msgspec
@@ -83,6 +83,27 @@ class Dispatcher:
         """Items that wait for a decoder or for a worker."""
         return max(sum(lane.waiting for lane in self._lanes.busy()) - self._decoding.held, 0)
 
+    @property
+    def engines(self) -> int:
+        """Of all workers that are there."""
+        return self._workers.engines if self._workers else 0
+
+    @property
+    def decoders(self) -> int:
+        """Decoders that are there."""
+        return self._decoding.decoders
+
+    def pending(self) -> dict[str, int]:
+        """How many items of each model are admitted and not with a worker."""
+        counts = dict.fromkeys(self._lanes.groups, 0)
+        for item in self._items.values():
+            counts[item.lane.model] += item.state < State.RUNNING
+        return counts
+
+    def steps_down(self) -> dict[str, int]:
+        """How many levels below the highest one `auto` stands for each model."""
+        return {model: group.auto.at for model, group in self._lanes.groups.items()}
+
     def serves(self, lane: LaneKey) -> bool:
         """True once some worker has offered the lane (it stays true while that worker restarts), and while one opened
         on demand is kept."""
@@ -98,9 +119,9 @@ class Dispatcher:
             raise Refusal("starting", "the model is not loaded yet", retry_after=1.0)
         return self._lanes.auto(model, floor)
 
-    def ready(self) -> bool:
-        """A decoder and a worker are there."""
-        return bool(self._decoding) and bool(self._workers)
+    def ready(self, late: Container[int] = ()) -> bool:
+        """A decoder is there, and a worker that is not among those who are `late`."""
+        return bool(self._decoding) and any(index not in late for index, _ in self._workers.items())
 
     def take_actions(self) -> list[Action]:
         """The decisions since the last call, in order."""
@@ -144,7 +165,23 @@ class Dispatcher:
         for key, profile in profiles.items():
             self._lanes.offer(key, profile, max_batch)
         self._workers.add(worker, Worker(engines, profiles))
+        for group in self._lanes.groups.values():
+            group.waiting.resume(now)
         self._feed_workers(now)
+
+    def worker_serves(self, now: float, worker: int, profiles: dict[LaneKey, Profile], max_batch: int) -> None:
+        """A worker that is attached has loaded a model more."""
+        for key, profile in profiles.items():
+            self._lanes.offer(key, profile, max_batch)
+        self._workers.serves(worker, profiles)
+        self._feed_workers(now)
+
+    def forget(self, model: str) -> bool:
+        """Nobody asks for this model any more: give up its lanes. False while it has items to be answered."""
+        if not self._lanes.forget(model):
+            return False
+        self._workers.forget(model)
+        return True
 
     def worker_down(self, now: float, worker: int) -> None:
         """A worker died: what it had in flight is tried once more, each item alone."""

@@ -144,6 +144,12 @@ class Waiting:
             flow.pace += (_PACE_WEIGHT if flow.pace else 1.0) * (gap - flow.pace)
             flow.since = now
 
+    def resume(self, now: float) -> None:
+        """A worker came: the time without one says nothing of how turns go."""
+        for flows in self._flows:
+            for flow in flows.values():
+                flow.since = now
+
     def beside(self, priority: int, client: str) -> int:
         """Items of the same class that go before a new one of this client: its own, and of every other client as many
         as its own with the new one."""

@@ -152,6 +152,20 @@ class Lanes:
             if lane.like == key:
                 lane.max_batch = max_batch
 
+    def forget(self, model: str) -> bool:
+        """Give up all lanes of a model, unless some of its items are still to be answered."""
+        group = self.groups.get(model)
+        if group is None:
+            return True
+        if any(lane.items for lane in group.lanes.values()):
+            return False
+        for key in group.lanes:
+            del self._lanes[key]
+            if self._idle.pop(key, None) is not None:
+                self._on_demand -= 1
+        del self.groups[model]
+        return True
+
     def _add(self, lane: Lane) -> Lane:
         self._lanes[lane.key] = lane.group.lanes[lane.key] = lane
         return lane

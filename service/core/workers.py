@@ -56,6 +56,17 @@ class Workers:
         self._count()
         return list(gone.running.values()) if gone else []
 
+    def serves(self, index: int, lanes: Iterable[LaneKey]) -> None:
+        """A worker offers more."""
+        worker = self._workers.get(index)
+        if worker is not None:
+            worker.lanes |= frozenset(lanes)
+
+    def forget(self, model: str) -> None:
+        """No worker offers this model any more."""
+        for worker in self._workers.values():
+            worker.lanes = frozenset(lane for lane in worker.lanes if lane.model != model)
+
     def end(self, index: int, number: int) -> Batch | None:
         """A batch has ended; None when it was lost with a former worker."""
         worker = self._workers.get(index)

@@ -17,7 +17,7 @@ import time
 
 from service import child, log
 from service.child import Birth
-from service.decoder import image, sandbox, warmup
+from service.decoder import image, numbers, sandbox, warmup
 from service.decoder.cost import TooHeavy
 from service.errors import Refusal, WireError
 from service.wire import pulse
@@ -111,7 +111,11 @@ class Decoder:
         try:
             body = self._birth.bodies.view(work.body_slot)[: work.body_bytes]
             most = work.limit or math.inf
-            geometry = image.decode(body, self._canvas, work.fitting, self._limits, most, self._pace)
+            if work.shape is None:
+                geometry = image.decode(body, self._canvas, work.fitting, self._limits, most, self._pace)
+            else:
+                fitting, limits = work.fitting, self._limits
+                geometry = numbers.decode(body, self._canvas, fitting, work.shape, limits, most, self._pace)
             self._hand_over(work)
         except TooHeavy as heavy:
             return Heavy(work.id, heavy.seconds)

@@ -10,10 +10,10 @@ import time
 import zlib
 
 from service.config import Limits
-from service.decoder import cost, headers, image
+from service.decoder import cost, headers, image, numbers
 from service.decoder.fitting import place
 from service.errors import Refusal
-from service.wire.messages import Fitting
+from service.wire.messages import Fitting, Shape
 
 _WEBP_LOSSY = (
     b"RIFF(\0\0\0WEBPVP8 \x1c\0\0\0p\x01\0\x9d\x01*\x02\0\x02\0\x07@\x96%\x94\x02t\x01@\0\0\xfe\xee\xa1\xe7\x0e\0\0"
@@ -50,11 +50,16 @@ def samples() -> list[bytes]:
 
 
 def run() -> None:
-    """Decode every sample in every fit."""
+    """Decode every sample, and images that come as numbers, in every fit."""
     for data in samples():
         for fitting in _FITTINGS:
             with contextlib.suppress(Refusal):
                 image.decode(data, memoryview(bytearray(32 * 48 * 3)), fitting, Limits())
+    for shape in (Shape("uint8", 2, 3), Shape("float32", 2, 3), Shape("float32", 1, 1)):
+        for fitting in _FITTINGS:
+            with contextlib.suppress(Refusal):
+                data = bytes(2 * 3 * 3 * (1 if shape.kind == "uint8" else 4))
+                numbers.decode(data, memoryview(bytearray(32 * 48 * 3)), fitting, shape, Limits())
 
 
 def pace(rounds: int = 8) -> float:

@@ -1,4 +1,4 @@
-"""What a client reads: results, errors and timings as JSON, in the shapes of schemas.py."""
+"""What a client reads: results, errors and timings as JSON, in the shapes of shapes.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from fastapi import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from models.manifest import Manifest
 from service.errors import Refusal
@@ -29,7 +30,7 @@ def answer(
         return _error(refusal, request_id)
     explain: dict[str, Any] = {"batch": _batch(outcome)} if batch else {}
     if outcome.tokens:
-        explain["tokens"] = _tokens(outcome.tokens)
+        explain["tokens"] = {**_tokens(outcome.tokens), "box": outcome.box}
     explained = {"explain": explain} if explain else {}
     return {
         "request_id": request_id,
@@ -136,7 +137,24 @@ def error_headers(refusal: Refusal) -> Headers:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_after))))
     if refusal.code in _CLOSING:
         headers.append((b"connection", b"close"))
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     return headers
+
+
+def closing(refusal: Refusal, request_id: str) -> bytes:
+    """An error as a whole response to what was not understood; the connection closes after it."""
+    body = error_body(refusal, request_id)
+    headers = [field for field in error_headers(refusal) if field[0] != b"connection"]
+    headers += [
+        (b"content-type", b"application/json"),
+        (b"connection", b"close"),
+        (b"x-request-id", request_id.encode()),
+    ]
+    parts = [STATUS_LINE[refusal.status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    return b"".join([*parts, b"content-length: %d\r\n\r\n" % len(body), body])
 
 
 def error(refusal: Refusal, request_id: str) -> Response:

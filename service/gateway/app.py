@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -13,21 +12,32 @@ from starlette.exceptions import HTTPException
 
 from service import log
 from service.errors import Refusal
-from service.gateway import answers, health, routes
+from service.gateway import admin, answers, health, openapi, playground, predictions, routes
 from service.gateway.exchange import Exchange, Headers
-from service.gateway.handler import Gateway, request_id
+from service.gateway.gate import Gate
+from service.gateway.handler import Call, request_id
 from service.gateway.http import Door
+from service.gateway.kserve import rest
+from service.gateway.reception import Room
+from service.gateway.serving import Gateway
+from service.gateway.tls import Clients
 from service.version import VERSION
-
-_ABOUT = """Classify, detect and segment images. An answer always says which model, level and backend served it and
-where its time went. Every error has the same shape: a sentence, a code, and the request's id."""
 
 _EXPOSED = ("X-Request-Id", "X-Squint-Level", "Server-Timing", "Retry-After")
 
 
-def door(gateway: Gateway) -> Door:
-    """Where requests of tasks go in."""
-    return Door(routes.TASK_PATHS, gateway.take, _cors_headers(gateway.config.cors_origins))
+def door(gateway: Gateway, room: Room | None = None, clients: Clients | None = None) -> Door:
+    """Where requests of tasks go in, among as many connections as there is `room` for, of `clients` with certificates
+    if they are asked for."""
+    return Door(
+        routes.TASK_PATHS,
+        lambda exchange, task: Call(gateway, exchange, task),
+        _cors_headers(gateway.config.cors_origins),
+        limits=gateway.config.limits,
+        room=room,
+        clients=clients,
+        refused=gateway.metrics.refused,
+    )
 
 
 def _cors_headers(origins: Sequence[str]) -> Callable[[Exchange], Headers] | None:
@@ -57,21 +67,29 @@ def create(gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title="Squint",
         version=VERSION,
-        description=_ABOUT,
+        description=openapi.ABOUT,
+        generate_unique_id_function=lambda route: route.name.strip("_"),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
     patch_fastapi(app, redirect_from_root_to_docs=False)
+    _keep_assets(app)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     app.state.gateway = gateway
     app.include_router(routes.router)
     app.include_router(health.router)
-    app.add_api_route("/", _root, methods=["GET"], summary="Where things are")
+    rest.add_to(app)
+    predictions.add_to(app)
+    admin.add_to(app)
+    app.include_router(playground.router(not gateway.config.no_playground))
     app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
+    # Inside of what answers browsers' preflight requests, which carry no key and reach nothing.
+    app.add_middleware(Gate, gateway=gateway)
     if gateway.config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -83,9 +101,27 @@ def create(gateway: Gateway) -> FastAPI:
     return app
 
 
-async def _root() -> Response:
-    links = {"service": "squint", "version": VERSION, "models": "/v1/models", "docs": "/docs", "ready": "/readyz"}
-    return Response(msgspec.json.encode(links), media_type="application/json")
+def _keep_assets(app: FastAPI) -> None:
+    """Have the scripts of /docs read once: megabytes of them for each client that takes its time would add up."""
+    for route in [route for route in app.routes if getattr(route, "path", "").startswith("/swagger/")]:
+        app.router.routes.remove(route)
+        app.add_api_route(
+            route.path,  # type: ignore[attr-defined]
+            _once(route.endpoint),  # type: ignore[attr-defined]
+            name=route.name,  # type: ignore[attr-defined]
+            include_in_schema=False,
+        )
+
+
+def _once(endpoint: Callable[[], Awaitable[Response]]) -> Callable[[], Awaitable[Response]]:
+    kept: list[Response] = []
+
+    async def answer() -> Response:
+        if not kept:
+            kept.append(await endpoint())
+        return kept[0]
+
+    return answer
 
 
 def _error(request: Request, refusal: Refusal) -> Response:

@@ -15,7 +15,8 @@ from service.errors import Refusal
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-PARTS = ("image", "file")
+PARTS = ("image", "file", "data")
+"""The last is what TorchServe's clients call it."""
 _RAW = (b"application/octet-stream", b"application/x-www-form-urlencoded")
 """Raw bytes, and what curl calls every body; the image is known by its content anyway."""
 _MAX_HEADER_BYTES = 4096
@@ -199,7 +200,7 @@ class _Parts:
         disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
         name = options.get(b"name", b"").decode("latin-1")
         if disposition != b"form-data" or name not in PARTS:
-            raise Refusal("bad_request", "parts must be named image or file; options go into the query")
+            raise Refusal("bad_request", "parts must be named image, file or data; options go into the query")
         if len(self.images) >= self._limit:
             raise Refusal("bad_request", f"at most {self._limit} images in one request")
         self.images.append(bytearray())

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from models import manifest
 from models.levels import LevelError, Plan, grammar, plan
-from models.manifest import Manifest
-from service import log
+from models.manifest import Manifest, ManifestError
+from service import artefacts, log
 from service.config import Config, ModelConfig
-from service.core import levels
+from service.core import levels, versions
 from service.core.levels import AUTO, CUSTOM, Choice, Level
 from service.core.queue import LaneKey
+from service.core.versions import Policy, Split
 from service.errors import Refusal
-from service.wire.messages import Fitting, Loaded
+from service.wire.messages import Fitting, Form, Loaded, Unit
 
 
 class Entry:
-    """One model: its manifest, its transform in the form decoders take, the operator's default level, and its levels.
+    """One version of a model: its manifest, its transform in the form decoders take, the operator's default level, and
+    its levels.
 
     `offered` are the named levels that can be asked for, highest first: those that some worker offers, or all of the
     manifest until a worker has said which.
     """
 
-    def __init__(self, described: Manifest, default_level: str, min_level: str | None = None) -> None:
+    def __init__(
+        self, described: Manifest, default_level: str, min_level: str | None = None, unit: Unit | None = None
+    ) -> None:
         transform = described.transform
         self.manifest = described
+        self.unit = unit or Unit(described.name, described.name, "")
+        self.key = self.unit.key
+        self.resting = self.unit.resting
+        """Not in the workers' memory until somebody asks for it."""
+        self.loaded: Loaded | None = None
+        """What a worker said of it."""
+        self.users = 0
+        """Requests that chose it and have not ended."""
+        self.answered = self.refused = 0
+        """How its requests ended."""
+        self.used = 0
+        """Grows with every request for any model; of this one, what it was at its last."""
         self.default_level = default_level
         self.min_level = min_level
         self.fitting = Fitting(**msgspec.structs.asdict(transform))
@@ -45,6 +61,11 @@ class Entry:
     def highest(self) -> Level:
         """The highest level, which every worker that has the model offers."""
         return self.offered[0]
+
+    @property
+    def backend(self) -> str:
+        """The backend it runs on, without its precision; empty while it is loading."""
+        return self.loaded.backend.partition("/")[0] if self.loaded else ""
 
     @property
     def explains(self) -> bool:
@@ -80,7 +101,7 @@ class Entry:
 
     def lane(self, level: Level) -> LaneKey:
         """Where items of a level queue."""
-        return LaneKey(self.manifest.name, level.lane)
+        return LaneKey(self.key, level.lane)
 
     def level(self, asked: str | None, floor: str | None) -> Level | Choice:
         """The level of a request with these options; raises Refusal."""
@@ -138,43 +159,123 @@ def _inputs(worked_out: Plan) -> str:
     return repr(sorted(worked_out.inputs.items()))
 
 
-class Catalogue:
-    """Model name -> entry, and which backend serves it once a worker has said so."""
+class Served:
+    """One model by its name: the versions of it that can be asked for, and which of them a request gets that names
+    none."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, stable: Entry, canary: Entry | None, share: float, entries: Iterable[Entry]) -> None:
+        self.stable = stable
+        self.canary = canary
+        self.split = Split(share)
+        self.versions = {entry.manifest.version: entry for entry in entries}
+
+    def take(self, version: str | None) -> Entry:
+        """The version that a request gets. Raises Refusal."""
+        if version is not None:
+            entry = self.versions.get(version)
+            if entry is None:
+                raise Refusal("unknown_version", f"no such version is served; there is {', '.join(self.versions)}")
+            return entry
+        if self.canary is not None and self.split.turn():
+            return self.canary
+        return self.stable
+
+    def share(self, entry: Entry) -> float:
+        """Its part of the requests that name no version."""
+        canary = self.split.share if self.canary is not None else 0.0
+        if entry is self.stable:
+            return 1.0 - canary
+        return canary if entry is self.canary else 0.0
+
+
+class Catalogue:
+    """Model name -> the versions of it that are served, and what workers say of them.
+
+    What is served of a model changes at once: a request gets either what was served before or what is served after.
+    """
+
+    def __init__(self, config: Config, units: Iterable[Unit], policies: Mapping[str, Policy] | None = None) -> None:
+        """`policies` are those that an operator has set since the start."""
+        self._config = config
+        self._models: dict[str, Served] = {}
         self._entries: dict[str, Entry] = {}
-        self._loaded: dict[str, Loaded] = {}
-        for name, directory in manifest.find([Path(root) for root in config.models]).items():
-            operator = config.model.get(name) or ModelConfig()
-            self._entries[name] = Entry(manifest.load(directory), operator.default_level, operator.min_level)
+        """The stable version of every model."""
+        self._by_key: dict[str, Entry] = {}
+        self._uses = 0
+        self.wake: Callable[[Entry], float] = lambda entry: 1.0
+        """Told of every request for a version that rests; the seconds after which it may be loaded."""
+        there: dict[str, list[Entry]] = {}
+        for unit in units:
+            try:
+                described = manifest.load(Path(unit.directory))
+            except ManifestError as error:
+                # It was changed or taken away while it served; only a gateway that has to start again misses it.
+                log.event("model_lost", severity="error", model=unit.model, reason=str(error))
+                continue
+            there.setdefault(unit.model, []).append(self.add(described, unit))
+        for name, entries in there.items():
+            self.arrange(name, (policies or {}).get(name) or artefacts.policy(config, name), entries)
+
+    # -- what requests ask -------------------------------------------------------------------------------------
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """All models by name."""
+        """The version of every model that a request gets as a rule, by the model's name."""
         return self._entries
 
-    def pick(self, name: str | None, task: str) -> Entry:
+    def of(self, key: str) -> Entry | None:
+        """The version of a unit, whether it is served or not."""
+        return self._by_key.get(key)
+
+    def serves(self, entry: Entry) -> bool:
+        """Requests may get this version."""
+        served = self._models.get(entry.manifest.name)
+        return served is not None and served.versions.get(entry.manifest.version) is entry
+
+    def others(self, entry: Entry) -> list[Entry]:
+        """The other versions of its model that are served."""
+        served = self._models.get(entry.manifest.name)
+        return [one for one in served.versions.values() if one is not entry] if served else []
+
+    def all_entries(self) -> list[Entry]:
+        """All versions of all models that are served."""
+        return [entry for served in self._models.values() for entry in served.versions.values()]
+
+    @property
+    def units(self) -> list[Unit]:
+        """All versions that are served."""
+        return [entry.unit for entry in self.all_entries()]
+
+    @property
+    def models(self) -> Mapping[str, Served]:
+        """All models with all their versions."""
+        return self._models
+
+    def pick(self, name: str | None, task: str, version: str | None = None) -> Entry:
         """The model a request for `task` means; without a name, the only one of that task. Raises Refusal."""
         if name is not None:
-            entry = self._entries.get(name)
-            if entry is None:
+            served = self._models.get(name)
+            if served is None:
                 raise Refusal("unknown_model", "no model of that name; see /v1/models")
-            if entry.manifest.task != task:
-                raise Refusal("bad_option", f"this model does {entry.manifest.task}, not {task}")
-            return entry
-        fitting = [entry for entry in self._entries.values() if entry.manifest.task == task]
-        if not fitting:
-            raise Refusal("unknown_model", f"no model for {task} is served here")
-        if len(fitting) > 1:
-            names = ", ".join(entry.manifest.name for entry in fitting)
-            raise Refusal("bad_option", f"several models do {task}, choose one with model=: {names}")
-        return fitting[0]
+            if served.stable.manifest.task != task:
+                raise Refusal("bad_option", f"this model does {served.stable.manifest.task}, not {task}")
+        else:
+            fitting = [served for served in self._models.values() if served.stable.manifest.task == task]
+            if not fitting:
+                raise Refusal("unknown_model", f"no model for {task} is served here")
+            if len(fitting) > 1:
+                names = ", ".join(served.stable.manifest.name for served in fitting)
+                raise Refusal("bad_option", f"several models do {task}, choose one with model=: {names}")
+            served = fitting[0]
+        return served.take(version)
 
-    def note_loaded(self, loaded: Loaded) -> None:
-        """A worker serves this model."""
-        self._loaded[loaded.model] = loaded
-        if loaded.model in self._entries:
-            self._entries[loaded.model].announce(timing.level for timing in loaded.timings)
+    def use(self, entry: Entry) -> None:
+        """A request is about to use this version. Raises Refusal when it rests; it is then being loaded."""
+        self._uses += 1
+        entry.used = self._uses
+        if entry.resting:
+            seconds = self.wake(entry)
+            raise Refusal("model_loading", "the model is being loaded, since it was asked for", retry_after=seconds)
 
     def backend(self, name: str) -> str:
         """The backend a model runs on, without its precision; empty while it is loading."""
@@ -182,9 +283,53 @@ class Catalogue:
 
     def backend_detail(self, name: str) -> str:
         """The backend with its precision, such as `openvino/bf16`."""
-        loaded = self._loaded.get(name)
-        return loaded.backend if loaded else ""
+        entry = self._entries.get(name)
+        return entry.loaded.backend if entry and entry.loaded else ""
+
+    def outputs(self, name: str) -> tuple[Form, ...]:
+        """What the model's network answers; nothing while it is loading."""
+        entry = self._entries.get(name)
+        return entry.loaded.outputs if entry and entry.loaded else ()
 
     def complete(self) -> bool:
-        """Every model has been loaded by some worker."""
-        return all(name in self._loaded for name in self._entries)
+        """Every version that is to be loaded has been, by some worker."""
+        return all(entry.loaded is not None or entry.resting for entry in self.all_entries())
+
+    # -- what the repository changes ---------------------------------------------------------------------------
+
+    def add(self, described: Manifest, unit: Unit) -> Entry:
+        """Know a version, so that workers can tell about it; no request gets it yet."""
+        operator = self._config.model.get(unit.model) or ModelConfig()
+        entry = Entry(described, operator.default_level, operator.min_level, unit)
+        self._by_key[unit.key] = entry
+        return entry
+
+    def arrange(self, name: str, policy: Policy, entries: Sequence[Entry]) -> None:
+        """Serve these versions of a model from now on, by this policy; none takes the model away."""
+        there = {entry.manifest.version: entry for entry in entries}
+        found = versions.plan(policy, there)
+        if found is None:
+            self._models.pop(name, None)
+            self._entries.pop(name, None)
+            return
+        stable = there[found.stable]
+        loaded = [there[version] for version in found.loaded]
+        self._models[name] = Served(stable, there.get(found.canary), policy.share, loaded)
+        self._entries[name] = stable
+
+    def drop(self, entry: Entry) -> None:
+        """Forget a version that no worker has any more."""
+        if self._by_key.get(entry.key) is entry:
+            del self._by_key[entry.key]
+
+    def name_of(self, key: str) -> str:
+        """The model that a unit is a version of."""
+        entry = self._by_key.get(key)
+        return entry.manifest.name if entry else "none"
+
+    def note_loaded(self, loaded: Loaded) -> None:
+        """A worker serves this unit."""
+        entry = self._by_key.get(loaded.key)
+        if entry is not None:
+            entry.loaded = loaded
+            entry.announce(timing.level for timing in loaded.timings)

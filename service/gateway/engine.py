@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
@@ -21,7 +21,9 @@ from service.core.levels import Choice, Level
 from service.core.queue import Item, LaneKey
 from service.errors import STATUS, Refusal, WireError
 from service.gateway.catalogue import Catalogue, Entry
+from service.gateway.holdings import Holdings
 from service.gateway.pool import Pool
+from service.gateway.statistics import Statistics
 from service.metrics import Metrics
 from service.wire import messages
 from service.wire.messages import Geometry, Options, Role
@@ -30,6 +32,23 @@ from service.wire.slots import Arena, Slot, SlotTable
 _MAX_DECODE_SECONDS = 600.0
 _DISCARD_ABOVE = 1 << 20
 """A body slot that held more than this gives its pages back, so that one large upload does not stay resident."""
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """An image that comes as numbers: `data` holds height x width x 3 of them, RGB, row by row."""
+
+    data: bytes | memoryview
+    kind: messages.Kind
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+
+Image = bytes | bytearray | Tensor
+"""What a client sends for one image: an encoded file, or pixels."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -49,6 +68,7 @@ class Outcome(msgspec.Struct):
 
     result: messages.Result | None = None
     tokens: messages.TokenMap | None = None
+    raw: tuple[messages.Raw, ...] = ()
     refusal: Refusal | None = None
     decode: float = 0.0
     queue: float = 0.0
@@ -58,10 +78,18 @@ class Outcome(msgspec.Struct):
     closed: CloseReason | str = ""
     level: Level | None = None
     """At which it was served."""
+    box: tuple[float, float, float, float] | None = None
+    """Where the network's input lies in the displayed image: x0, y0, x1, y1 in its pixels."""
     upload: float = 0.0
     """From its admission until its body was here."""
     decoder_wait: float = 0.0
     """From there until a decoder had it."""
+    item: Item | None = None
+    """With the times of its way through the core."""
+    run: int = 0
+    """The batch it ran in, by number."""
+    ended: float = 0.0
+    """When that batch's results were here, by the engine's clock."""
 
 
 class Ticket(msgspec.Struct, eq=False):
@@ -71,7 +99,7 @@ class Ticket(msgspec.Struct, eq=False):
     ask: Ask
     done: asyncio.Future[None]
     outcome: Outcome
-    body: bytes | bytearray = b""
+    body: Image = b""
     slot: Slot | None = None
     body_slot: int = -1
     geometry: Geometry | None = None
@@ -117,6 +145,8 @@ class Engine:
         self._metrics = metrics
         self._limits = limits
         self.clock = clock
+        self.late: Container[int] = ()
+        """Workers that the supervisor has not heard of for a while."""
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._decoding: dict[int, dict[int, Ticket]] = {}
@@ -125,6 +155,9 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._attaching = asyncio.Lock()
+        self._max_batch = 1
+        self.holdings = Holdings(lambda worker, message: pool.send("worker", worker, message), catalogue.units)
+        self.statistics = Statistics()
 
     # -- requests ----------------------------------------------------------------------------------------------
 
@@ -135,13 +168,13 @@ class Engine:
 
     def ready(self) -> bool:
         """Requests can be answered now."""
-        return self._core.ready()
+        return self._core.ready(self.late)
 
     def admit(self, ask: Ask) -> Ticket:
         """Take one image in before its body is read. Raises Refusal."""
         lane = self._lane(ask.entry, ask.level)
         item = self._core.admit(self.clock(), next(self._ids), lane, ask.deadline, ask.priority, ask.client)
-        ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome())
+        ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome(item=item))
         self._tickets[item.id] = ticket
         self._act()
         return ticket
@@ -149,12 +182,12 @@ class Engine:
     def _lane(self, entry: Entry, wanted: Level | Choice) -> LaneKey:
         """Where items of this model and level queue; it is there, once a worker has the model. Raises Refusal."""
         if isinstance(wanted, Choice):
-            return self._core.auto(entry.manifest.name, wanted.least.lane)
+            return self._core.auto(entry.key, wanted.least.lane)
         lane = entry.lane(wanted)
         self._core.demand(lane, entry.lane(entry.highest), entry.share(wanted))
         return lane
 
-    def submit(self, ticket: Ticket, body: bytes | bytearray) -> None:
+    def submit(self, ticket: Ticket, body: Image) -> None:
         """Hand in the body of an admitted image; when `ticket.done` is done, `ticket.outcome` is complete."""
         ticket.body = body
         self._core.submit(self.clock(), ticket.item)
@@ -179,6 +212,28 @@ class Engine:
     def queued(self) -> int:
         """Images that wait for a decoder or for a worker."""
         return self._core.queued
+
+    @property
+    def engines(self) -> int:
+        """Of all workers that are there."""
+        return self._core.engines
+
+    @property
+    def decoders(self) -> int:
+        """Decoders that are there."""
+        return self._core.decoders
+
+    def pending(self) -> dict[str, int]:
+        """How many images of each unit, by its key, are admitted and not with a worker."""
+        return self._core.pending()
+
+    def steps_down(self) -> dict[str, int]:
+        """How many levels below the highest `auto` stands for each model; of its versions, the one furthest down."""
+        found: dict[str, int] = {}
+        for key, steps in self._core.steps_down().items():
+            name = self._catalogue.name_of(key)
+            found[name] = max(found.get(name, 0), steps)
+        return found
 
     # -- peers -------------------------------------------------------------------------------------------------
 
@@ -206,6 +261,7 @@ class Engine:
         for batch in [number for number, (worker, _) in self._running.items() if worker == index]:
             self._end_batch(batch)
         self._core.worker_down(self.clock(), index)
+        self.holdings.lost(index)
         self._act()
 
     def _from_decoder(self, index: int, message: messages.FromDecoder) -> None:
@@ -226,6 +282,7 @@ class Engine:
             return
         ticket.body = b""
         ticket.outcome.decode = message.seconds
+        self._metrics.decoded(message.seconds)
         if isinstance(message, messages.Decoded):
             ticket.geometry = message.geometry
             self._core.decoded(now, index, ticket.item, message.seconds)
@@ -245,19 +302,33 @@ class Engine:
             self._hello(now, index, message)
         elif isinstance(message, messages.Ran):
             self._ran(now, index, message)
-        else:
+        elif isinstance(message, messages.RunFailed):
             self._end_batch(message.batch)
             self._core.run_failed(now, index, message.batch, message.kind)
+        else:
+            serves = self.holdings.said(index, message)
+            if serves and isinstance(message, messages.LoadDone):
+                self._core.worker_serves(now, index, self._profiles([message.loaded]), self._max_batch)
         self._act()
 
     def _hello(self, now: float, index: int, hello: messages.Hello) -> None:
+        self._max_batch = hello.max_batch
+        self._core.worker_up(now, index, hello.engines, self._profiles(hello.models), hello.max_batch)
+        self.holdings.hello(index, [loaded.key for loaded in hello.models])
+
+    def _profiles(self, models: Sequence[messages.Loaded]) -> dict[LaneKey, Profile]:
+        """What a worker has loaded, as the core wants to know it."""
         profiles = {}
-        for loaded in hello.models:
+        for loaded in models:
             self._catalogue.note_loaded(loaded)
             self._metrics.model_loaded(loaded.model, loaded.load_seconds)
             for timing in loaded.timings:
-                profiles[LaneKey(loaded.model, timing.level)] = Profile(timing.a, timing.b)
-        self._core.worker_up(now, index, hello.engines, profiles, hello.max_batch)
+                profiles[LaneKey(loaded.key, timing.level)] = Profile(timing.a, timing.b)
+        return profiles
+
+    def forget(self, key: str) -> bool:
+        """Give up the lanes of a unit that no request gets any more; false while some are to be answered."""
+        return self._core.forget(key)
 
     def _ran(self, now: float, index: int, ran: messages.Ran) -> None:
         failures: dict[int, Refusal] = {}
@@ -267,13 +338,26 @@ class Engine:
                 continue
             ticket.outcome.infer = ran.infer
             ticket.outcome.post = ran.post
+            ticket.outcome.ended = now
             if isinstance(done, messages.Done):
                 ticket.outcome.result = done.result
                 ticket.outcome.tokens = done.tokens
+                ticket.outcome.box = ticket.geometry.box if ticket.geometry else None
+                ticket.outcome.raw = done.raw
             else:
                 failures[done.id] = Refusal(done.code, done.message)
+        self._count(ran)
         self._end_batch(ran.batch)
         self._core.ran(now, index, ran.batch, failures, ran.infer + ran.post)
+
+    def _count(self, ran: messages.Ran) -> None:
+        _, tickets = self._running.get(ran.batch, (0, []))
+        if tickets:
+            model = tickets[0].ask.entry.manifest
+            decode = sum(ticket.outcome.decode for ticket in tickets)
+            self.statistics.ran(model.name, model.version, len(tickets), decode, ran.infer, ran.post)
+            level = tickets[0].outcome.level
+            self._metrics.ran(model.name, level.label if level else "none", ran.infer + ran.post)
 
     # -- actions -----------------------------------------------------------------------------------------------
 
@@ -297,13 +381,14 @@ class Engine:
         ticket.body_slot = self._free_bodies[action.decoder].pop()
         ticket.busy = True
         self._decoding[action.decoder][action.item.id] = ticket
-        size = len(ticket.body)
-        self._bodies.view(ticket.body_slot)[:size] = ticket.body
+        body, size = ticket.body, len(ticket.body)
+        shape = messages.Shape(body.kind, body.height, body.width) if isinstance(body, Tensor) else None
+        self._bodies.view(ticket.body_slot)[:size] = body.data if isinstance(body, Tensor) else body
         self._pool.send(
             "decoder",
             action.decoder,
             messages.Decode(
-                action.item.id, ticket.body_slot, size, ticket.slot.index, ticket.ask.entry.fitting, action.limit
+                action.item.id, ticket.body_slot, size, ticket.slot.index, ticket.ask.entry.fitting, action.limit, shape
             ),
         )
 
@@ -316,6 +401,7 @@ class Engine:
             ticket.outcome.queue = ticket.item.started_at - ticket.item.queued_at
             ticket.outcome.batch = len(tickets)
             ticket.outcome.closed = action.reason
+            ticket.outcome.run = action.batch
             ticket.outcome.level = ticket.ask.entry.served(ticket.ask.level, action.lane)
             ticket.outcome.upload = ticket.item.submitted_at - ticket.item.admitted_at
             ticket.outcome.decoder_wait = ticket.item.decode_at - ticket.item.submitted_at
@@ -328,7 +414,7 @@ class Engine:
             )
         first = tickets[0].ask
         label = first.entry.served(first.level, action.lane).label
-        self._metrics.batch(action.lane.model, label, len(works), action.reason)
+        self._metrics.batch(first.entry.manifest.name, label, len(works), action.reason)
         self._pool.send(
             "worker", action.worker, messages.Run(action.batch, action.lane.model, action.lane.level, works)
         )

@@ -38,8 +38,8 @@ class Taker(Protocol):
     def complete(self) -> None:
         """The whole body is here."""
 
-    def late(self) -> None:
-        """The body has not come within `Exchange.body_seconds`."""
+    def late(self, slow: bool) -> None:
+        """The body has not come within `Exchange.body_seconds`, or comes more slowly than it may."""
 
     def lost(self) -> None:
         """The client has gone; nobody reads an answer."""
@@ -152,7 +152,7 @@ class _Nobody:
 
     def complete(self) -> None: ...
 
-    def late(self) -> None: ...
+    def late(self, slow: bool) -> None: ...
 
     def lost(self) -> None: ...
 

@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with what it leaves open: how long a request's head may be, how long it may take, and a
-short way for the requests of tasks.
+"""uvicorn's HTTP protocol with what it leaves open: what a request's head must keep to, how long a client is waited
+for, how many connections there may be, and a short way for the requests of tasks.
 
 Those do not pass through ASGI: the protocol hands a task's head, its body as it comes, and the end of its connection
 to whoever serves tasks, which costs no task of the event loop, no copies of the body and no routing. Everything else
@@ -10,19 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sized
+from typing import Any
 
 import httptools
-import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.config import Limits
+from service.errors import Refusal
+from service.gateway import answers, strict
+from service.gateway.addresses import Proxies
 from service.gateway.exchange import NOBODY, Exchange, Headers, Taker, new_id
+from service.gateway.patience import Patience, Phase, Taking
+from service.gateway.reception import Room
+from service.gateway.tls import Clients, client_of
 
-MAX_HEAD_BYTES = 32_768
-"""Request line and headers together."""
-HEAD_SECONDS = 10.0
-"""From a request's first byte (a connection's opening, for the first one) to the end of its head."""
+HEAD_SECONDS = 9.5
+"""From a request's first byte (a connection's opening, for the first one) to the end of its head: within ten seconds
+the connection is closed."""
+_PIPELINED = 100
+"""Requests of a connection that may wait for one before them."""
+_PARTING_SECONDS = 1.0
+"""What a client gets to read an error that ends its connection."""
 
 _CLOSE = (b"connection", b"close")
 
@@ -35,17 +45,44 @@ class Door:
         tasks: Mapping[str, str],
         take: Callable[[Exchange, str], Taker],
         extra_headers: Callable[[Exchange], Headers] | None = None,
+        *,
+        limits: Limits | None = None,
+        room: Room | None = None,
+        clients: Clients | None = None,
+        admin: bool = False,
+        refused: Callable[[str], None] = lambda code: None,
     ) -> None:
         self.by_path = dict(tasks)
         self.by_raw_path = {path.encode("ascii"): task for path, task in tasks.items()}
         self.take = take
         self.extra_headers = extra_headers
         """Headers that an answer to this request has besides its own."""
+        self.limits = limits or Limits()
+        self.room = room or Room(self.limits, Proxies(()))
+        self.clients = clients
+        """Whose certificates are accepted, where clients have some."""
+        self.admin = admin
+        """This is the operator's port."""
+        self.refused = refused
+        """Told the code of what is refused here, before it is a request of anyone's."""
 
 
 def protocol(door: Door) -> type[HttpToolsProtocol]:
     """The class of connections behind this door, for uvicorn's configuration."""
     return type("Connection", (Connection,), {"door": door})
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests wait that were read already: else they would be read faster than served."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, unless something waits."""
+        if not self._waiting:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -55,54 +92,100 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
+        limits = self.door.limits
         self._head_bytes = 0
         self._in_head = True
+        self._idle_bytes = 0
+        """Bytes in a row, after a head, that were part of no body."""
+        self._moved = False
+        """A head has ended, or some of a body has come."""
+        self._deaf = False
+        """What comes is not looked at: the connection closes once its answers are sent."""
+        self._parted = False
+        """Nothing is written any more."""
+        self._behind_proxy = False
         self._exchange: Exchange | None = None
         """The request read last, if it is one of a task."""
         self._serving: Exchange | None = None
-        self._halted: Exchange | None = None
-        # One timer for a connection, which is only moved when it rings too early: most requests need none.
-        self._phase: Literal["", "head", "body", "idle"] = ""
-        self._due = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0.0
+        self._halted: tuple[Any, Any] | None = None
+        """What waits, with its application, until the client reads again."""
+        self._patience = Patience(self.loop, limits.upload_rate, self._over)
+        self._taking: Taking | None = None
+        self.entered: str | None = None
+        """The address that is counted for this connection."""
 
     # -- from the transport ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first head is due."""
+        """Let it in if there is room; the first head is due."""
         super().connection_made(transport)
-        self._expect("head", HEAD_SECONDS)
-        self._arm()
+        self.flow = _Flow(transport, self.pipeline)
+        door = self.door
+        self._taking = Taking(self.loop, transport, door.limits.upload_rate)
+        address = self.client[0] if self.client else ""
+        if self.entered is None:
+            if not door.room.enter(address):
+                self._refuse(Refusal("overloaded", "too many connections", retry_after=1.0))
+                return
+            self.entered = address
+        self._behind_proxy = bool(door.room.proxies) and address in door.room.proxies
+        if door.clients is not None:
+            try:
+                self.client = (client_of(transport, door.clients), 0)
+            except Refusal as refusal:
+                door.refused(refusal.code)
+                transport.abort()
+                return
+        self._patience.expect("head", HEAD_SECONDS)
+        self._patience.arm()
 
     def data_received(self, data: bytes) -> None:
         """Pass on at most as much of a head as it may have; what follows only once it has ended."""
-        while self._in_head and self._head_bytes + len(data) > MAX_HEAD_BYTES:
-            part, data = data[: MAX_HEAD_BYTES - self._head_bytes], data[MAX_HEAD_BYTES - self._head_bytes :]
+        if self._deaf:
+            return
+        most = strict.MAX_HEAD_BYTES
+        while self._in_head and self._head_bytes + len(data) > most:
+            part, data = data[: most - self._head_bytes], data[most - self._head_bytes :]
             self._head_bytes += len(part)
             super().data_received(part)
-            if self.transport.is_closing():
+            if self._deaf or self.transport.is_closing():
                 return
-            if self._in_head and self._head_bytes >= MAX_HEAD_BYTES:
+            if self._in_head and self._head_bytes >= most:
                 self.send_400_response("the request's head is too long")
                 return
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
-        self._arm_if_due()
+            super().data_received(data)
+        else:
+            self._moved = False
+            super().data_received(data)
+            # Trailers and chunks' extensions have no end of their own.
+            self._idle_bytes = 0 if self._moved else self._idle_bytes + len(data)
+            if self._idle_bytes > most and not self._in_head and not self.transport.is_closing():
+                self.send_400_response("the request's body is too long for what is in it")
+                return
+        self._patience.arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        self._phase = ""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._patience.stop()
+        if self._taking is not None:
+            self._taking.stop()
         self._halted = None
         super().connection_lost(exc)
+        if self.entered is not None:
+            self.door.room.leave(self.entered)
+            self.entered = None
         serving, self._serving = self._serving, None
         if serving is not None:
             serving.disconnected = True
             serving.taker.lost()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        if self._taking is not None:
+            self._taking.begin()
 
     def resume_writing(self) -> None:
         """The client reads again: what it asked for meanwhile begins."""
@@ -110,8 +193,12 @@ class Connection(HttpToolsProtocol):
         halted, self._halted = self._halted, None
         if halted is not None:
             self.flow.resume_reading()
-            self._begin(halted)
-            self._arm_if_due()
+            self._start_asgi_task(*halted)
+
+    def shutdown(self) -> None:
+        """The service is leaving: close now, or after the answer that is under way."""
+        super().shutdown()
+        self._linger()
 
     # -- from the parser ---------------------------------------------------------------------------------------
 
@@ -122,15 +209,27 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        if self._phase != "head":
-            self._expect("head", HEAD_SECONDS)
+        if self._patience.phase != "head":
+            self._patience.expect("head", HEAD_SECONDS)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. One after the body, which could pass for one of the head, is left out."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head has ended: a task's request takes the short way, any other uvicorn's."""
-        self._in_head = False
-        self._head_bytes = 0
-        self._phase = ""
-        if self.parser.get_method() == b"POST":
+        if self._deaf:
+            return
+        method = self.parser.get_method()
+        fault = strict.fault(method, self.url, self.parser.get_http_version(), self.headers)
+        if fault or len(self.pipeline) >= _PIPELINED:
+            self.send_400_response(fault)
+            return
+        self._in_head, self._moved = False, True
+        self._head_bytes = self._patience.received = 0
+        self._patience.came()
+        if method == b"POST":
             path, _, query = self.url.partition(b"?")
             task = self.door.by_raw_path.get(path)
             if task is None or b"#" in query:
@@ -142,66 +241,100 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expected
         self.scope["headers"] = headers
+        self.scope["client"] = self._asking(headers)
+        self.scope["state"]["admin_port"] = self.door.admin
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Some of a body."""
-        if self._exchange is None:
+        patience = self._patience
+        patience.received += len(body)
+        self._moved = True
+        if self._deaf:
+            return
+        if self.cycle.response_complete and patience.received > self.door.limits.body_bytes:
+            # It was refused, and the rest is not worth reading.
+            self._shut()
+        elif self._exchange is None:
             super().on_body(body)
         else:
             self._exchange.feed(body)
 
     def on_message_complete(self) -> None:
         """The end of a body."""
+        if self._patience.phase == "body":
+            self._patience.came()
+        if self._deaf:
+            return
         if self._exchange is None:
             super().on_message_complete()
+            if self.cycle.response_complete:
+                self._rest()
         else:
-            if self._phase == "body":
-                self._phase = ""
             self._exchange.end()
 
     # -- exchanges ---------------------------------------------------------------------------------------------
 
+    def _asking(self, headers: Headers) -> tuple[str, int] | None:
+        """Who asks: the other end of the connection, or whom a trusted proxy names."""
+        if not self._behind_proxy or self.entered is None:
+            return self.client
+        said = b",".join(value for name, value in headers if name == b"x-forwarded-for")
+        asking = self.door.room.proxies.forwarded(self.entered, said.decode("latin-1"))
+        return self.client if asking == self.entered else (asking, 0)
+
     def _spelled_otherwise(self) -> tuple[str | None, bytes]:
         """The task and the query of a URL that is not simply a path, such as one with a host or an escape."""
         url = httptools.parse_url(self.url)
-        return self.door.by_path.get(urllib.parse.unquote(url.path.decode("ascii"))), url.query or b""
+        return self.door.by_path.get(urllib.parse.unquote((url.path or b"").decode("ascii"))), url.query or b""
 
     def _take(self, task: str, query: bytes) -> None:
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        parser = self.parser
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive() and not parser.should_upgrade()
         exchange = Exchange(self, query, self.headers, keep_alive, self.expect_100_continue)
+        exchange.client = self._asking(self.headers)
         exchange.body_seconds = HEAD_SECONDS
         exchange.taker = self.door.take(exchange, task)
         former: Any = self.cycle
         self._exchange = exchange
         self.cycle = exchange  # type: ignore[assignment]
         if former is None or former.response_complete:
-            self._begin(exchange)
+            self._start_asgi_task(exchange, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Begin what waited in the pipeline."""
-        if isinstance(cycle, Exchange):
-            self._begin(cycle)
-            self._arm_if_due()
-        else:
-            super()._start_asgi_task(cycle, app)
-
-    def _begin(self, exchange: Exchange) -> None:
+        """Begin what came in, or what waited in the pipeline."""
         if self.flow.write_paused:
             # Whoever does not read the answers gets no more of them.
-            self._halted = exchange
+            self._halted = cycle, app
             self.flow.pause_reading()
-            return
+        elif isinstance(cycle, Exchange):
+            self._begin(cycle)
+        else:
+            super()._start_asgi_task(cycle, app)
+            if cycle is self.cycle and cycle.more_body:
+                self._patience.expect("body", self.door.limits.upload_seconds)
+        if self._halted is None and not self.transport.is_closing():
+            # The rest of its body, if it was the last that waited.
+            self.flow.resume_reading()
+        self._patience.arm()
+
+    def _begin(self, exchange: Exchange) -> None:
         self._serving = exchange
         exchange.start()
         if not exchange.ended and not exchange.response_complete:
-            self._expect("body", exchange.body_seconds)
+            self._patience.expect("body", exchange.body_seconds)
+
+    # -- answers -----------------------------------------------------------------------------------------------
 
     def respond(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
         """Write a response, and go on to what comes next on this connection."""
+        if self._parted or self.transport.is_closing():
+            return
         parts = [STATUS_LINE[status]]
         if self.door.extra_headers is not None:
             headers += self.door.extra_headers(exchange)
@@ -216,58 +349,95 @@ class Connection(HttpToolsProtocol):
         self._serving = None
         self.server_state.total_requests += 1
         if not exchange.keep_alive:
-            self.transport.close()
+            if exchange.ended:
+                self._shut()
+            else:
+                self._part()
+            return
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._phase != "head":
-            # Also for the rest of a body that was refused before it came.
-            self._expect("idle", self.timeout_keep_alive)
-            self._arm()
+        else:
+            self._rest()
+
+    def on_response_complete(self) -> None:
+        """The application has answered."""
+        super().on_response_complete()
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            self._linger()
+        elif self.cycle.response_complete:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the next request, or for the rest of a body that was refused before it came."""
+        if self._patience.phase not in ("head", "body"):
+            self._patience.expect("idle", self.timeout_keep_alive)
+            self._patience.arm()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request that could not be parsed, in the one shape of all errors, and close."""
+        """Refuse a request that could not be parsed, and close."""
+        if self._deaf:
+            return
         # uvicorn's own words for a parser's error are replaced: they say less.
         text = msg if msg.startswith("the ") else "this is not a valid HTTP request"
-        error = {"error": text, "code": "bad_request", "request_id": new_id()}
-        body = msgspec.json.encode(error)
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            f"x-request-id: {error['request_id']}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        self.transport.write(head.encode("ascii") + body)
-        self.transport.close()
-
-    # -- what is waited for ------------------------------------------------------------------------------------
-
-    def _expect(self, phase: Literal["head", "body", "idle"], seconds: float) -> None:
-        self._phase = phase
-        self._due = self.loop.time() + seconds
-
-    def _arm_if_due(self) -> None:
-        if self._phase:
-            self._arm()
-
-    def _arm(self) -> None:
-        """Have the alarm ring no later than what is waited for is due."""
-        if self._alarm is not None:
-            if self._alarm_at <= self._due:
-                return
-            self._alarm.cancel()
-        self._alarm_at = self._due
-        self._alarm = self.loop.call_later(max(0.0, self._due - self.loop.time()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        if not self._phase:
+        under_way: Any = self.cycle
+        if self.pipeline or (self._in_head and under_way is not None and not under_way.response_complete):
+            # What was asked before is answered first: this must not be taken for that answer.
+            self._deaf = True
+            under_way.keep_alive = False
+            self.door.refused("bad_request")
             return
-        if self.loop.time() < self._due:
-            self._arm()
-        elif self._phase == "body":
-            self._phase = ""
-            if self._serving is not None:
-                self._serving.taker.late()
-        elif not self.transport.is_closing():
-            self.transport.close()
+        self._refuse(Refusal("bad_request", text))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, in the one shape of all, though no request has been understood, and close."""
+        self.door.refused(refusal.code)
+        self.transport.write(answers.closing(refusal, new_id()))
+        self._part()
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def _over(self, phase: Phase, slow: bool) -> None:
+        """What was waited for has not come."""
+        if phase != "body":
+            self._shut()
+        elif self._serving is not None and self._serving is self._exchange:
+            self._serving.taker.late(slow)
+        elif self.cycle.response_complete or getattr(self.cycle, "response_started", True):
+            self.transport.abort()
+        else:
+            limit = self.door.limits.upload_seconds
+            how = "came too slowly" if slow else f"did not arrive within {limit:g} seconds"
+            self._refuse(Refusal("slow_upload", f"the body {how}"))
+
+    def _part(self) -> None:
+        """Close while the client may still be sending: what it is sent would be lost if what it sends met a closed
+        door, so that is taken and thrown away for a moment."""
+        self._deaf = self._parted = True
+        under_way: Any = self.cycle
+        if under_way is not None and not under_way.response_complete:
+            under_way.disconnected = True
+            under_way.message_event.set()
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.disconnected = True
+            serving.taker.lost()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self._patience.expect("idle", _PARTING_SECONDS)
+            self._patience.arm()
+        else:
+            self._shut()
+
+    def _shut(self) -> None:
+        """Close, once the client has taken what was written."""
+        self.transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        if self._taking is not None and self.transport.is_closing():
+            self._taking.begin()

@@ -7,43 +7,38 @@ and workers to it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import select
 import socket
 import time
-from collections.abc import Coroutine, Iterator
-
-import uvicorn
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING
 
 from service import child, log
 from service.core.dispatch import Dispatcher
-from service.errors import WireError
-from service.gateway import app, body
+from service.errors import StartError, WireError
+from service.gateway import auth, body, server
 from service.gateway.catalogue import Catalogue
 from service.gateway.engine import Engine
-from service.gateway.handler import Gateway
-from service.gateway.http import protocol
+from service.gateway.observing import Observer
 from service.gateway.pool import Pool
+from service.gateway.repository import Repository
+from service.gateway.server import Server
+from service.gateway.serving import Gateway
+from service.gateway.turnover import Notes, Turnover
 from service.metrics import Metrics
 from service.version import VERSION
 from service.wire import pulse
-from service.wire.messages import Attach, Drain, Lost, Ready, Restarts, Role
+from service.wire.messages import Attach, Drain, Failed, Late, Lost, Ready, Reload, Restarts, Role
+
+if TYPE_CHECKING:
+    from service.gateway.rpc.server import RpcServer
 
 _TURN = 0.02
 _HEAR_OUT = 2.0
 """Seconds that a connection accepted last gets to send its request."""
 _STUCK_AFTER = 10.0
 """Seconds without a turn of the event loop after which the gateway counts as hung."""
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handling: signals are the supervisor's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the process's signals alone."""
-        yield
 
 
 class Process:
@@ -53,28 +48,20 @@ class Process:
         config = birth.config
         self._birth = birth
         metrics = Metrics(VERSION)
-        catalogue = Catalogue(config)
+        notes = Notes.read(birth.start.notes)
+        catalogue = Catalogue(config, birth.start.units, notes.policies)
         dispatcher = Dispatcher(config.limits.in_flight)
         pool = Pool(self._replace)
         engine = Engine(dispatcher, catalogue, pool, birth.pixels, birth.bodies, metrics, config.limits)
         budget = body.Budget(config.limits.pending_bytes)
-        self._gateway = Gateway(config, catalogue, engine, metrics, budget)
-        metrics.watch(lambda: engine.in_flight, lambda: engine.queued, self._delays)
-        self._server = Server(
-            uvicorn.Config(
-                app.create(self._gateway),
-                loop="uvloop",
-                http=protocol(app.door(self._gateway)),
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=config.limits.max_timeout_ms // 1000 + 1,
-                backlog=2048,
-            )
-        )
+        self._gateway = Gateway(config, catalogue, engine, metrics, budget, auth.guard(config))
+        slot_bytes = birth.start.pixel_slot_bytes
+        turnover = Turnover(config, catalogue, engine, metrics, slot_bytes, birth.control.send, notes)
+        self._repository = self._gateway.repository = Repository(config, catalogue, engine, metrics, turnover)
+        self._observer = Observer(self._gateway)
+        self._listeners = [socket.socket(fileno=descriptor) for descriptor in birth.extra]
+        self._server = Server(server.settings(self._gateway), server.ports(self._gateway, self._listeners))
+        self._rpc = _rpc(self._gateway)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -85,17 +72,18 @@ class Process:
         gc.freeze()
         loop.add_reader(self._birth.control.fileno(), self._on_control)
         beating = asyncio.ensure_future(self._beat())
+        self._repository.begin()
+        if self._rpc is not None:
+            await self._rpc.start()
         self._birth.control.send(Ready())
-        await self._server.serve(sockets=[socket.socket(fileno=self._birth.extra[0])])
+        await self._server.serve(sockets=self._listeners)
+        await asyncio.gather(*self._tasks)
         beating.cancel()
+        self._observer.close()
 
     def _replace(self, role: Role, index: int) -> None:
         """Have the supervisor end a peer that cannot be trusted any more; another takes its place."""
         self._birth.control.send(Lost(role, index))
-
-    def _delays(self) -> dict[str, float]:
-        engine = self._gateway.engine
-        return {name: engine.queue_delay(entry) for name, entry in self._gateway.catalogue.entries.items()}
 
     async def _beat(self) -> None:
         record = self._birth.pulse()
@@ -116,6 +104,10 @@ class Process:
             self._spawn(self._gateway.engine.attach(message.role, message.index, descriptors[0]))
         elif isinstance(message, Restarts):
             self._gateway.metrics.restarted(message.counts)
+        elif isinstance(message, Late):
+            self._gateway.engine.late = frozenset(message.workers)
+        elif isinstance(message, Reload):
+            self._repository.look_again()
         elif isinstance(message, Drain):
             self._spawn(self._drain(message.grace))
 
@@ -131,6 +123,8 @@ class Process:
         log.event("draining", grace=grace, in_flight=gateway.engine.in_flight)
         while gateway.drain.phase(gateway.engine.clock()) == "leaving":
             await asyncio.sleep(_TURN)
+        if self._rpc is not None:
+            self._spawn(self._rpc.stop(gateway.config.limits.max_timeout_ms / 1000 + 1))
         await self._close_port()
         self._server.should_exit = True
 
@@ -142,21 +136,29 @@ class Process:
         until = time.monotonic() + _HEAR_OUT
         while waiting.poll(0) and time.monotonic() < until:
             await asyncio.sleep(0)
-        for server in self._server.servers:
-            server.close()
-        while self._silent() and time.monotonic() < until:
+        self._server.close_first()
+        while self._server.silent() and time.monotonic() < until:
             await asyncio.sleep(_TURN)
 
-    def _silent(self) -> bool:
-        """Some connection has been accepted and has not sent a request."""
-        return any(getattr(one, "cycle", None) is None for one in self._server.server_state.connections)
+
+def _rpc(gateway: Gateway) -> RpcServer | None:
+    """The gRPC port, where there is one: its library takes memory, and is not loaded for nothing."""
+    if gateway.config.grpc_port is None:
+        return None
+    from service.gateway.rpc.server import RpcServer
+
+    return RpcServer(gateway)
 
 
 def main() -> None:
     """Entry point of the process."""
     birth = child.begin(pixels_writable=False, bodies_writable=True)
     log.configure(birth.config.log_level)
-    process = Process(birth)
+    try:
+        process = Process(birth)
+    except StartError as error:
+        birth.control.send(Failed(str(error)))
+        child.leave(1)
     with asyncio.Runner(loop_factory=_loop) as runner:
         runner.run(process.run())
     child.leave(0)

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from service.errors import Refusal
-from service.gateway import schemas
+from service.gateway import openapi, schemas, shapes
 from service.gateway.catalogue import Entry
-from service.gateway.handler import Gateway
-
-
-def _documented(task: str) -> dict[str, Any]:
-    """What the OpenAPI document says of a task's endpoint."""
-    binary = {"schema": {"type": "string", "format": "binary", "maxLength": 20_000_000}}
-    many = {"type": "array", "maxItems": 16, "items": {"type": "string", "format": "binary", "maxLength": 20_000_000}}
-    form = {"schema": {"type": "object", "properties": {"image": many}}}
-    encoded = {"type": "string", "format": "byte", "maxLength": 27_000_000}
-    json_body = {"schema": {"type": "object", "properties": {"image": encoded}, "required": ["image"]}}
-    content = {
-        "image/jpeg": binary,
-        "image/png": binary,
-        "image/webp": binary,
-        "multipart/form-data": form,
-        "application/json": json_body,
-    }
-    return {"parameters": schemas.parameters(task), "requestBody": {"required": True, "content": content}}
-
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Error} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-}
+from service.gateway.serving import Gateway
 
 PREFIXES = ("", "/v1")
 TASK_PATHS = {f"{prefix}/{task}": task for prefix in PREFIXES for task in schemas.OPTIONS}
 """Requests to these paths are answered by `Gateway.take` and do not come to the application."""
 
 router = APIRouter()
+_NAME = Annotated[
+    str, Path(min_length=1, max_length=64, description="The model's name.", examples=["toyscape-classify"])
+]
 
 
-def _add_task(task: str, summary: str) -> None:
+def _add_task(task: str, summary: str, description: str) -> None:
     """Have the application know the endpoint: for the OpenAPI document, and to refuse its other methods."""
 
     async def endpoint() -> Response:
@@ -55,19 +36,38 @@ def _add_task(task: str, summary: str) -> None:
             methods=["POST"],
             summary=summary,
             name=task,
-            response_model=schemas.ANSWERS[task],
-            responses=_ERRORS,
-            openapi_extra=_documented(task),
+            response_model=shapes.ANSWERS[task],
+            responses=openapi.task_responses(),
+            openapi_extra=openapi.task_request(task),
+            description=description,
+            tags=["tasks"],
             include_in_schema=shown,
         )
 
 
-_add_task("classify", "Name the main thing in an image")
-_add_task("detect", "Find the things in an image and where they are")
-_add_task("segment", "Say for every pixel what it shows")
+_add_task(
+    "classify",
+    "Name the main thing in an image",
+    "The image is resized and its middle is looked at. Several images in one form are answered as a list.",
+)
+_add_task(
+    "detect",
+    "Find the things in an image and where they are",
+    "All of the image is looked at; boxes are in its own pixels. Several images in one form are answered as a list.",
+)
+_add_task(
+    "segment",
+    "Say for every pixel what it shows",
+    "The mask has the size of the image as displayed. Several images in one form are answered as a list.",
+)
 
 
-@router.get("/v1/models", summary="All models")
+@router.get(
+    "/v1/models",
+    summary="All models",
+    tags=["models"],
+    responses=openapi.described(shapes.ModelList, "Every model that is served.", openapi.OF_LISTS),
+)
 async def list_models(request: Request) -> Response:
     """Every model with its task, levels and backend."""
     gateway: Gateway = request.app.state.gateway
@@ -78,8 +78,13 @@ async def list_models(request: Request) -> Response:
     )
 
 
-@router.get("/v1/models/{name}", summary="One model", responses={404: {"model": schemas.Error}})
-async def show_model(request: Request, name: schemas.Name) -> Response:
+@router.get(
+    "/v1/models/{name}",
+    summary="One model",
+    tags=["models"],
+    responses=openapi.described(shapes.ModelDescription, "The model.", (*openapi.OF_LISTS, "unknown_model")),
+)
+async def show_model(request: Request, name: _NAME) -> Response:
     """One model in full."""
     gateway: Gateway = request.app.state.gateway
     entry = gateway.catalogue.entries.get(name)
@@ -94,9 +99,10 @@ def _describe(gateway: Gateway, entry: Entry) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "version": manifest.version,
+        "versions": sorted(gateway.catalogue.models[manifest.name].versions, key=int),
         "task": manifest.task,
         "licence": manifest.licence,
-        "backend": gateway.catalogue.backend_detail(manifest.name),
+        "backend": entry.loaded.backend if entry.loaded else "",
         "default_level": entry.default_level,
         "levels": [level for level in manifest.levels if level.name in offered],
         "explicit_levels": entry.grammar or None,

@@ -21,9 +21,26 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 # --- control: supervisor <-> child -----------------------------------------------------------------------------
 
 
+class Unit(Message, frozen=True):
+    """One version of a model. `key` stands for exactly its bytes, so that nobody takes one version for another. Workers
+    have it loaded, unless it is `resting` until somebody asks for it."""
+
+    key: str
+    model: str
+    directory: str
+    digest: str = ""
+    """Of its manifest."""
+    resting: bool = False
+
+
 class Start(Message, frozen=True):
     """First message to every child. Descriptors that come with it, in order: pixel arena, body arena, pulse board,
-    and for the gateway its listening HTTP socket. `pulses` records of the board, from `first_pulse` on, are its own."""
+    and for the gateway its listening HTTP socket and, if there is one, the operator's. `pulses` records of the board,
+    from `first_pulse` on, are its own.
+
+    `units` is what is served; `notes` what a gateway before this one wrote down for the next. With `again` the service
+    has been ready before: a worker then starts without a unit that it cannot load any more.
+    """
 
     role: Role
     index: int
@@ -34,6 +51,9 @@ class Start(Message, frozen=True):
     body_slot_bytes: int
     first_pulse: int
     pulses: int
+    units: list[Unit] = []
+    notes: bytes = b""
+    again: bool = False
 
 
 class Attach(Message, frozen=True):
@@ -66,6 +86,24 @@ class Restarts(Message, frozen=True):
     counts: dict[str, int]
 
 
+class Late(Message, frozen=True):
+    """Supervisor to gateway: these workers have not been heard of for suspiciously long, and no others. One that is not
+    heard of soon is replaced."""
+
+    workers: list[int]
+
+
+class Reload(Message, frozen=True):
+    """Supervisor to gateway: look at the model directories again."""
+
+
+class Current(Message, frozen=True):
+    """Gateway to supervisor: what is served now, for processes that are started from here on; see Start."""
+
+    units: list[Unit]
+    notes: bytes
+
+
 class Lost(Message, frozen=True):
     """Gateway to supervisor: this peer sent what it should not, and its channel was cut; it must be replaced."""
 
@@ -73,7 +111,7 @@ class Lost(Message, frozen=True):
     index: int
 
 
-Control = Start | Attach | Drain | Ready | Failed | Restarts | Lost
+Control = Start | Attach | Drain | Ready | Failed | Restarts | Late | Reload | Current | Lost
 
 
 # --- data: gateway <-> decoder ---------------------------------------------------------------------------------
@@ -103,9 +141,21 @@ class Geometry(Message, frozen=True):
     box: tuple[float, float, float, float]
 
 
+Kind = Literal["uint8", "float32"]
+
+
+class Shape(Message, frozen=True):
+    """Of an image that comes as numbers instead of a file: height x width x 3 of this kind, RGB, row by row; float32
+    from 0 to 1, little-endian."""
+
+    kind: Kind
+    height: int
+    width: int
+
+
 class Decode(Message, frozen=True):
     """Turn the `body_bytes` bytes in a body slot into uint8 RGB pixels in a pixel slot, unless that is expected to take
-    longer than `limit` seconds (0: however long)."""
+    longer than `limit` seconds (0: however long). They are an encoded file, or numbers as `shape` says."""
 
     id: int
     body_slot: int
@@ -113,6 +163,7 @@ class Decode(Message, frozen=True):
     pixel_slot: int
     fitting: Fitting
     limit: float = 0.0
+    shape: Shape | None = None
 
 
 class Decoded(Message, frozen=True):
@@ -154,6 +205,8 @@ class Options(Message, frozen=True):
     max_detections: int = 100
     mask: Literal["rle", "png", "polygons"] = "rle"
     explain: Literal["tokens"] | None = None
+    raw: tuple[str, ...] = ()
+    """Outputs of the network that are wanted as they are; see Loaded.outputs."""
 
 
 class Work(Message, frozen=True):
@@ -167,7 +220,7 @@ class Work(Message, frozen=True):
 
 
 class Run(Message, frozen=True):
-    """Run one batch of one lane."""
+    """Run one batch of one lane; `model` is the key of a unit."""
 
     batch: int
     model: str
@@ -237,13 +290,23 @@ class TokenMap(Message, frozen=True):
     sizes: list[int]
 
 
+class Raw(Message, frozen=True):
+    """An output of the network for one image, little-endian and row by row; `kind` is numpy's name for its numbers."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
 class Done(Message, frozen=True):
-    """One item's result, and its tokens where they were asked for."""
+    """One item's result, and its tokens and raw outputs where they were asked for."""
 
     id: int
     generation: int
     result: Result
     tokens: TokenMap | None = None
+    raw: tuple[Raw, ...] = ()
 
 
 class Undone(Message, frozen=True):
@@ -279,14 +342,27 @@ class Timing(Message, frozen=True):
     b: float
 
 
+class Form(Message, frozen=True):
+    """What an output of the network is for one image; `kind` as in Raw."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+
 class Loaded(Message, frozen=True):
     """One model that a worker serves; `timings` are of the named levels it offers, highest first. It serves explicit
-    levels besides."""
+    levels besides. `outputs` are those of its network, which can be had raw."""
 
     model: str
     backend: str
     load_seconds: float
     timings: list[Timing]
+    outputs: tuple[Form, ...] = ()
+    key: str = ""
+    """Of its unit."""
+    resident: int = 0
+    """Bytes by which loading and warming it made the worker larger."""
 
 
 class Hello(Message, frozen=True):
@@ -297,5 +373,36 @@ class Hello(Message, frozen=True):
     models: list[Loaded]
 
 
-FromWorker = Hello | Ran | RunFailed
-ToWorker = Run
+class Load(Message, frozen=True):
+    """Load one unit more and warm it, while what is loaded goes on serving."""
+
+    unit: Unit
+
+
+class Unload(Message, frozen=True):
+    """Give up a unit; no batch of it will come any more."""
+
+    key: str
+
+
+class LoadDone(Message, frozen=True):
+    """The worker serves one unit more."""
+
+    loaded: Loaded
+
+
+class LoadFailed(Message, frozen=True):
+    """The worker cannot serve this unit; `reason` is one line for the operator."""
+
+    key: str
+    reason: str
+
+
+class Unloaded(Message, frozen=True):
+    """The worker has given up a unit, and its memory."""
+
+    key: str
+
+
+FromWorker = Hello | Ran | RunFailed | LoadDone | LoadFailed | Unloaded
+ToWorker = Run | Load | Unload

@@ -33,6 +33,10 @@ class Beat(NamedTuple):
         """True when the loop should have written by `now`. A record never written is not overdue."""
         return self.at > 0 and now > self.at + self.limit
 
+    def late(self, now: float) -> bool:
+        """True when it is already unlikely that the loop works: half of its time has passed."""
+        return self.at > 0 and now > self.at + self.limit / 2
+
 
 class Pulse:
     """One record of the board."""

@@ -9,11 +9,13 @@ import numpy as np
 
 from service import log
 from service.backends.base import BackendError, Images, Outputs
-from service.tasks import tokens
+from service.tasks import raw, tokens
 from service.wire.messages import Done, Ran, Run, RunFailed, Timing, Undone, Work
 from service.wire.slots import Arena
+from service.worker.doubt import Doubt
 from service.worker.guard import Guard
 from service.worker.load import Model
+from service.worker.shelf import Shelf
 
 PREPARE_SECONDS = 60.0
 """For the first batch at a level that the backend is not prepared for, which compiles."""
@@ -22,18 +24,22 @@ Answered = Done | Undone
 
 
 class Bench:
-    """What engine threads work with; holds no state of its own."""
+    """What engine threads work with."""
 
-    def __init__(self, pixels: Arena, models: dict[str, Model]) -> None:
+    def __init__(self, pixels: Arena, shelf: Shelf) -> None:
         self._pixels = pixels
-        self._models = models
+        self._shelf = shelf
+        self._doubt = Doubt()
 
     def run(self, run: Run, guard: Guard) -> Ran | RunFailed:
         """Run one batch. An item that fails alone is undone alone.
 
         Raises BackendError of kind `fatal` only, after which the process must end.
         """
-        model = self._models.get(run.model)
+        with self._shelf.use(run.model) as model:
+            return self._run_on(model, run, guard)
+
+    def _run_on(self, model: Model | None, run: Run, guard: Guard) -> Ran | RunFailed:
         timing = model.timing(run.level) if model else None
         if model is None or timing is None:
             code = "unknown_model" if model is None else "unknown_level"
@@ -44,22 +50,24 @@ class Bench:
         else:
             guard.load(PREPARE_SECONDS)
         try:
-            return self._run(run, model, timing, guard)
+            return self._computed(run, model, timing, guard)
         except MemoryError:
             return RunFailed(run.batch, "oom")
         except BackendError as error:
             if error.kind == "fatal":
                 raise
             log.event("batch_failed", severity="warning", model=run.model, items=len(run.items), reason=str(error))
-            return RunFailed(run.batch, "oom" if error.kind == "oom" else "batch")
+            if error.kind == "oom":
+                return RunFailed(run.batch, "oom")
         except Exception as error:  # a bug of ours: the gateway finds the item that brings it out
             name = type(error).__name__
             log.event(
                 "batch_failed", severity="error", model=run.model, items=len(run.items), error=name, reason=str(error)
             )
-            return RunFailed(run.batch, "batch")
+        self._doubt.failed(run.model, model, run.level, guard)
+        return RunFailed(run.batch, "batch")
 
-    def _run(self, run: Run, model: Model, timing: Timing, guard: Guard) -> Ran:
+    def _computed(self, run: Run, model: Model, timing: Timing, guard: Guard) -> Ran:
         works, images, answers = self._gather(run.items, model)
         infer = post = 0.0
         while works:
@@ -72,6 +80,7 @@ class Bench:
                 guard.run(timing, len(works))
                 continue
             ran = time.monotonic()
+            self._doubt.passed(run.model)
             for number, work in enumerate(works):
                 guard.result()
                 answers.append(_result(model, work, outputs, number))
@@ -122,10 +131,10 @@ def _result(model: Model, work: Work, outputs: Outputs, number: int) -> Answered
     try:
         own = {name: outputs[name][number] for name in model.task.outputs}
         result = model.task.result(own, work.geometry, work.options)
-        if not work.options.explain:
-            return Done(work.id, work.generation, result)
-        groups = tokens.token_map(outputs[tokens.OUTPUT][number], model.manifest.transform)
-        return Done(work.id, work.generation, result, groups)
+        groups = None
+        if work.options.explain:
+            groups = tokens.token_map(outputs[tokens.OUTPUT][number], model.manifest.transform)
+        return Done(work.id, work.generation, result, groups, raw.tensors(outputs, number, work.options.raw))
     except MemoryError:
         raise
     except Exception as error:  # whatever one image's outputs do to a task, its neighbours get their answers

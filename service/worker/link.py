@@ -8,7 +8,7 @@ import threading
 
 from service.errors import FrameTooLong, WireError
 from service.wire.channel import Channel
-from service.wire.messages import Hello, Ran, Run, RunFailed, ToWorker
+from service.wire.messages import FromWorker, Load, Ran, Run, RunFailed, ToWorker, Unload
 
 
 class Link:
@@ -19,7 +19,7 @@ class Link:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
-        self._channel: Channel[Run] = Channel(self._socket, ToWorker)
+        self._channel: Channel[Run | Load | Unload] = Channel(self._socket, ToWorker)
         self._sending = threading.Lock()
         self._cut = False
 
@@ -32,11 +32,11 @@ class Link:
         """For select."""
         return self._channel.fileno()
 
-    def receive(self) -> list[Run]:
-        """The batches of one read; WireError when the gateway is gone."""
+    def receive(self) -> list[Run | Load | Unload]:
+        """The messages of one read; WireError when the gateway is gone."""
         return self._channel.receive()
 
-    def send(self, message: Hello | Ran | RunFailed) -> None:
+    def send(self, message: FromWorker) -> None:
         """Send whole, or not at all when the gateway is gone: the thread that reads will notice that.
 
         Results too long for a frame are a failed batch; the gateway then asks for its parts.

@@ -21,7 +21,9 @@ from service.wire.pulse import REST
 from service.worker.batch import Bench
 from service.worker.guard import Guard
 from service.worker.link import Link
-from service.worker.load import Model, load_all
+from service.worker.load import load_all
+from service.worker.loading import Loader, Told
+from service.worker.shelf import Shelf
 
 FATAL_STATUS = 70
 """Exit status after a failure that has spoilt the process."""
@@ -46,15 +48,18 @@ class Worker:
         self._control_number = birth.control.fileno()
         self._poll = select.poll()
         self._poll.register(self._control_number, select.POLLIN)
-        self._models: dict[str, Model] = {}
+        self._shelf = Shelf()
+        self._loader: Loader | None = None
 
     def load(self) -> None:
         """Load every model; raises ConfigError or ManifestError."""
-        self._models = load_all(self._birth.config, self._birth.start.pixel_slot_bytes, self._loading)
+        start, config = self._birth.start, self._birth.config
+        self._shelf = Shelf(load_all(config, start.units, start.pixel_slot_bytes, self._loading, again=start.again))
 
     def serve(self) -> None:
         """Serve until told to drain; raises WireError when the supervisor is gone."""
-        bench = Bench(self._birth.pixels, self._models)
+        bench = Bench(self._birth.pixels, self._shelf)
+        self._loader = Loader(self._birth.config, self._birth.start.pixel_slot_bytes, self._shelf, self._tell)
         threads = [
             threading.Thread(target=self._engine, args=(guard, bench), name=f"engine {number}", daemon=True)
             for number, guard in enumerate(self._guards)
@@ -85,8 +90,11 @@ class Worker:
 
     def _receive(self, link: Link) -> None:
         try:
-            for run in link.receive():
-                self._jobs.put(Job(link, run))
+            for message in link.receive():
+                if isinstance(message, Run):
+                    self._jobs.put(Job(link, message))
+                elif self._loader is not None:
+                    self._loader.add(message)
         except WireError as error:
             log.event("gateway_lost", severity="warning", reason=str(error))
             self._detach(link)
@@ -103,8 +111,14 @@ class Worker:
         self._link_number = self._link.fileno()
         self._poll.register(self._link_number, select.POLLIN)
         config = self._birth.config
-        loaded = [model.loaded() for model in self._models.values()]
+        loaded = [model.loaded() for model in self._shelf.all()]
         self._link.send(Hello(config.threads, config.max_batch, loaded))
+
+    def _tell(self, told: Told) -> None:
+        """Tell the gateway that is there now what came of a Load or Unload."""
+        link = self._link
+        if link is not None:
+            link.send(told)
 
     def _loading(self) -> None:
         """Between two steps of loading: show life, and hear the supervisor."""
@@ -115,7 +129,15 @@ class Worker:
             child.leave()
 
     def _engine(self, guard: Guard, bench: Bench) -> None:
-        """One engine thread."""
+        """One engine thread. Whatever ends it ends the process, for nobody would answer what it has taken."""
+        try:
+            self._serve(guard, bench)
+        except BaseException as error:
+            log.event("engine_died", severity="error", trace=log.frames(error))
+            child.leave(FATAL_STATUS)
+
+    def _serve(self, guard: Guard, bench: Bench) -> None:
+        """Batch after batch, until told to end."""
         while True:
             guard.rest()
             try:

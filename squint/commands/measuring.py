@@ -8,7 +8,7 @@ from typing import Any
 
 from models.levels import FULL, LevelError, plan
 from models.manifest import Manifest
-from squint.commands.named import command, needs, of_model, the_model, whole_number
+from squint.commands.named import api_key, command, needs, of_model, of_service, the_model, whole_number
 from squint.commands.table import show
 from squint.errors import Failure
 
@@ -43,7 +43,7 @@ def add(group: Any) -> None:
         default="onnxruntime",
         help="onnxruntime or openvino, also with a precision such as openvino/bf16 (default onnxruntime)",
     )
-    evaluate.add_argument("--url", metavar="URL", help="evaluate through this running service instead of a backend")
+    of_service(evaluate, None, "evaluate through this running service instead of a backend")
     evaluate.add_argument("--write", action="store_true", help="write what was found into the manifest")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -55,6 +55,7 @@ def evaluate_model(options: argparse.Namespace) -> None:
     if options.backend.partition("/")[0] not in BACKENDS:
         raise Failure(f"--backend {options.backend}: expected one of {', '.join(BACKENDS)}, or one with its precision")
     with needs("evaluating", "serve"):
+        from squint.client import ClientError
         from squint.measure.evaluate import evaluate, record
     try:
         results = evaluate(
@@ -66,8 +67,9 @@ def evaluate_model(options: argparse.Namespace) -> None:
             url=options.url,
             levels=levels,
             progress=not options.json,
+            api_key=api_key(options),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ClientError, OSError, RuntimeError, ValueError) as error:
         raise Failure(f"{options.url or options.backend}: {error}") from error
     if options.write:
         where = "a running service" if options.url else options.backend

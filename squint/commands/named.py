@@ -14,6 +14,7 @@ from service import config
 from squint.errors import Failure
 
 Run = Callable[[argparse.Namespace], int | None]
+MAX_KEY_BYTES = 4096
 
 
 def command(group: Any, name: str, run: Run, words: str, more: str = "") -> argparse.ArgumentParser:
@@ -36,6 +37,28 @@ def of_directories(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", metavar="DIR", action="append", help="where to look; may be repeated (default: the shipped models)"
     )
+
+
+def of_service(parser: argparse.ArgumentParser, url: str | None, words: str) -> None:
+    """Arguments that say which running service is asked, and as whom."""
+    parser.add_argument("--url", metavar="URL", default=url, help=words)
+    parser.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help="a file with nothing but the API key, which on a command line all can read",
+    )
+
+
+def api_key(options: argparse.Namespace) -> str | None:
+    """The key that --api-key-file holds."""
+    if options.api_key_file is None:
+        return None
+    try:
+        with open(options.api_key_file, encoding="ascii") as file:
+            return file.read(MAX_KEY_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        words = error.strerror if isinstance(error, OSError) else "holds no API key"
+        raise Failure(f"--api-key-file {options.api_key_file}: {words}") from None
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

@@ -69,10 +69,12 @@ def run(options: argparse.Namespace) -> int:
 def greet(loaded: Config) -> None:
     """Say where the service is and what to try; called once, when it is ready."""
     host = "127.0.0.1" if loaded.host in {"0.0.0.0", "::"} else loaded.host
-    url = f"http://{f'[{host}]' if ':' in host else host}:{loaded.http_port}"
+    scheme = "https" if loaded.tls_cert else "http"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{loaded.http_port}"
+    key = ' -H "X-API-Key: $SQUINT_API_KEY"' if loaded.key_file else ""
     lines = [f"Squint is ready on {url} (API: {url}/docs, metrics: {url}/metrics). Try:", ""]
     for task in ("classify", "detect", "segment"):
-        lines.append(f"  curl --data-binary @{_sample(task)} -H 'Content-Type: image/jpeg' {url}/{task}")
+        lines.append(f"  curl --data-binary @{_sample(task)} -H 'Content-Type: image/jpeg'{key} {url}/{task}")
     print("\n".join([*lines, ""]), flush=True)
 
 

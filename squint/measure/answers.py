@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import numpy as np
@@ -23,8 +20,13 @@ from service.config import Limits
 from service.decoder.image import decode
 from service.tasks import detect, segment
 from service.wire.messages import Fitting, Geometry, Options
+from squint.client import Classification, Client, Detections, Segmentation
 
 Corners = tuple[float, float, float, float]
+TIMEOUT = 60.0
+"""Seconds for a scene, beyond what is usual: an explicit level that comes first is compiled."""
+MAX_DETECTIONS = 100
+"""As COCO counts."""
 
 
 @dataclass(frozen=True)
@@ -101,60 +103,24 @@ class Offline(Source):
 class Service(Source):
     """A running service, asked over HTTP as any client would."""
 
-    def __init__(self, url: str, name: str, task: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"{url!r}: expected http://HOST:PORT")
-        self.host, self.port = parts.hostname, parts.port or 80
+    def __init__(self, url: str, name: str, task: str, api_key: str | None = None) -> None:
+        self.name = name
         self.task = task
-        options: dict[str, Any] = {"model": name, "timeout_ms": 60_000}
-        if task == "detect":
-            options |= {"threshold": 0, "max_detections": 100}
-        self.path = f"{parts.path.rstrip('/')}/{task}?{urlencode(options)}"
+        self.client = Client(url, api_key=api_key, timeout=TIMEOUT)
 
     def ask(self, jpeg: bytes, level: str) -> Answer:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=70)
-        try:
-            connection.request("POST", self.path, jpeg, {"Content-Type": "image/jpeg", "X-Squint-Level": level})
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise RuntimeError(f"the service answered {response.status}: {body[:200].decode(errors='replace')}")
-        return read_answer(self.task, json.loads(body))
+        if self.task == "classify":
+            return answer_of(self.client.classify(jpeg, model=self.name, level=level, top_k=1))
+        if self.task == "detect":
+            found = self.client.detect(jpeg, model=self.name, level=level, threshold=0.0, max_detections=MAX_DETECTIONS)
+            return answer_of(found)
+        return answer_of(self.client.segment(jpeg, model=self.name, level=level))
 
 
-def read_answer(task: str, answer: dict[str, Any]) -> Answer:
-    """A REST answer as an Answer."""
-    if task == "classify":
-        return Top(int(answer["predictions"][0]["index"]))
-    if task == "detect":
-        return [Found(int(p["index"]), float(p["score"]), tuple(p["box"])) for p in answer["predictions"]]
-    height, width = answer["size"]
-    classes = np.zeros((height, width), dtype=np.uint8)
-    for part in answer["segments"]:
-        ends = np.cumsum(run_lengths(part["counts"]))
-        inside = np.zeros(height * width, dtype=bool)
-        for start, end in zip(ends[0::2], ends[1::2], strict=False):
-            inside[start:end] = True
-        classes[inside.reshape(width, height).T] = part["index"]
-    return Mask(classes)
-
-
-def run_lengths(text: str) -> list[int]:
-    """COCO's compressed run lengths: six bits a character from '0' on, of which one says that more follow; signed,
-    and from the fourth on as the difference to the one two before."""
-    counts: list[int] = []
-    value, shift = 0, 0
-    for character in text:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value, shift = 0, 0
-    return counts
+def answer_of(result: Classification | Detections | Segmentation) -> Answer:
+    """A service's result as an Answer."""
+    if isinstance(result, Classification):
+        return Top(result.best.index)
+    if isinstance(result, Detections):
+        return [Found(item.index, item.score, item.box) for item in result.predictions]
+    return Mask(result.array().astype(np.uint8))

@@ -51,6 +51,7 @@ def evaluate(
     url: str | None = None,
     levels: Sequence[str] = ("full",),
     progress: bool = True,
+    api_key: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """By level {"top1"}, {"map", "map50"} or {"miou"} of model `name`, whose directory is `directory`, on fresh test
     scenes, the same for each level.
@@ -58,7 +59,7 @@ def evaluate(
     Through `url` the service's answers are judged; the manifest still says which task the model has.
     """
     model = manifest.load(directory)
-    source: Source = Service(url, name, model.task) if url else Offline(directory, backend)
+    source: Source = Service(url, name, model.task, api_key) if url else Offline(directory, backend)
     classes = len(model.labels) - (model.task == "segment")  # background is a label only there
     kept = {level: score_for(model.task, classes) for level in levels}
     pairs = _ask_all(source, test_scenes(seed, scenes), levels, CONNECTIONS if url else 1)

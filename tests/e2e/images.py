@@ -12,6 +12,8 @@ FAIL_BATCH: Colour = (254, 1, 2)
 NO_MEMORY: Colour = (254, 1, 3)
 HANG_C: Colour = (254, 1, 5)
 SEGFAULT: Colour = (254, 1, 7)
+BREAK: Colour = (254, 1, 11)
+QUIT: Colour = (254, 1, 12)
 
 
 def sleep(hundredths: int) -> Colour:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.e2e.http import Reply, once
 
@@ -22,24 +23,34 @@ START_SECONDS = 60.0
 
 def free_port() -> int:
     """A port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ones."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Service:
     """`squint serve` with these flags; the fake backend unless told otherwise."""
 
     def __init__(self, folder: Path, *flags: str, fake: bool = True) -> None:
-        self.port = free_port()
+        self.port, self.grpc_port = free_ports(2)
         self.log_path = folder / "log.jsonl"
         self._out_path = folder / "out.txt"
         backend = ["--backend", "fake", "--allow-fake"] if fake else []
         self._command = [sys.executable, "-m", "squint", "serve", "--http-port", str(self.port), *backend]
+        self._command += ["--grpc-port", str(self.grpc_port)]
         self._command += ["--cache-dir", str(folder / "cache"), *flags]
         self.process: subprocess.Popen[bytes] | None = None
+        self.stdin: int | None = None
+        """What it is started with; a test's own without it."""
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         self.start()
         self.wait_ready()
         return self
@@ -52,7 +63,9 @@ class Service:
     def start(self) -> None:
         """Start; do not wait."""
         with open(self.log_path, "ab") as log, open(self._out_path, "ab") as out:
-            self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=out, stderr=log, env=dict(os.environ))
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, stdin=self.stdin, stdout=out, stderr=log, env=dict(os.environ)
+            )
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Until /readyz says so."""

@@ -227,7 +227,7 @@ def test_a_body_may_follow_a_head_in_many_pieces(service: Service) -> None:
         connection = Connection(service.port)
         replies = []
         for _ in range(3):
-            replies.append(await connection.request("POST", "/classify", body, {**headers, "X-Filler": "f" * 20_000}))
+            replies.append(await connection.request("POST", "/classify", body, {**headers, "X-Filler": "f" * 12_000}))
         await connection.close()
         return replies
 

@@ -147,6 +147,7 @@ def test_tokens_are_explained_when_asked(service: Service, task: str, level: str
     jsonschema.validate(answer, {**schema, "components": document["components"]})
     told = answer["explain"]["tokens"]
     assert told["grid"] == [8, 8]
+    assert told["box"] == [0, 0, 32, 32]
     groups = [group for group, length in told["groups"]["runs"] for _ in range(length)]
     assert len(groups) == 64
     assert told["sizes"] == [groups.count(group) for group in range(len(told["sizes"]))]

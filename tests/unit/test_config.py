@@ -181,3 +181,26 @@ def test_the_import_is_light() -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"numpy", "asyncio", "fastapi", "pydantic", "onnxruntime", "openvino", "PIL", "torch", "argparse"}
     assert not heavy & set(run.stdout.split())
+
+
+def test_a_platform_says_the_port_unless_we_were_told_otherwise(elsewhere: Path) -> None:
+    platform = HOME | {"PORT": "8080"}
+    assert config.load({}, platform).http_port == 8080
+    assert config.load(toml(elsewhere, "http_port = 1001"), platform).http_port == 8080
+    assert config.load({}, platform | {"SQUINT_HTTP_PORT": "1002"}).http_port == 1002
+    assert config.load({"http-port": "1003"}, platform).http_port == 1003
+    with pytest.raises(ConfigError, match="PORT=tcp"):
+        config.load({}, HOME | {"PORT": "tcp://10.0.0.1:80"})
+
+
+def test_models_that_are_mounted_are_served_unless_others_are_named(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = elsewhere / "mounted"
+    monkeypatch.setattr(config, "MOUNTED_MODELS", str(mounted))
+    assert config.load({}, HOME).models == (config.SHIPPED_MODELS,)
+    (mounted / "photos" / "2024").mkdir(parents=True)
+    assert config.load({}, HOME).models == (config.SHIPPED_MODELS,)
+    (mounted / "photos" / "2024" / "manifest.json").touch()
+    assert config.load({}, HOME).models == (str(mounted),)
+    assert config.load({"models": [config.SHIPPED_MODELS]}, HOME).models == (config.SHIPPED_MODELS,)

@@ -289,8 +289,8 @@ def test_a_trial_that_hangs_is_given_up(directory: Path, monkeypatch: pytest.Mon
 
 def _run_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Let trials run `program` as their process."""
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda command, **rest: run([command[0], "-c", program], **rest))
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **rest: start([command[0], "-c", program], **rest))
 
 
 # --- the fit ------------------------------------------------------------------------------------------------------

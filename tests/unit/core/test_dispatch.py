@@ -225,3 +225,14 @@ def test_a_worker_that_comes_back_without_having_left_gives_its_items_back() -> 
     queue(core, 0)
     core.worker_up(1.0, 0, 1, {LANE: Profile(1.0, 0.01)}, 8)
     assert runs(core.take_actions()) == [[0]]
+
+
+def test_it_is_ready_while_some_worker_is_heard_of() -> None:
+    core = Dispatcher(10)
+    assert not core.ready()
+    core = service()
+    assert core.ready()
+    assert not core.ready(late={0})
+    core.worker_up(0.0, 1, 1, {LANE: Profile(1.0, 0.01)}, 8)
+    assert core.ready(late={0})
+    assert not core.ready(late={0, 1})

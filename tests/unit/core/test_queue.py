@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from service.core.fairness import Shares
+from service.core.fairness import Shares, Waiting
 from service.core.queue import FairQueue, Item, LaneKey
 
 LANE = LaneKey("m", "full")
@@ -146,3 +146,16 @@ def test_who_had_all_it_wanted_comes_back_without_a_debt() -> None:
         shares.charge(entry.client, 1.0, 2)
         order.append(entry.id)
     assert order.index(100) <= 12
+
+
+def test_an_outage_says_nothing_of_how_turns_go() -> None:
+    """A client's turn is told by the pace at which its items were taken while there was somebody to take them."""
+    waiting = Waiting()
+    for _ in range(100):
+        waiting.enter(0.0, 1, "a")
+    waiting.took(0.01, 1, "a", 1)
+    waiting.resume(5.0)
+    waiting.took(5.01, 1, "a", 1)
+    assert waiting.patience(1, "a") <= 100 * 0.011
+    waiting.took(10.0, 1, "a", 1)
+    assert waiting.patience(1, "a") > 10

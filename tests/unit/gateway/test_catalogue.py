@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from models import manifest
 from models.levels import plan
+from service.config import Config
 from service.core.levels import Choice, Level
 from service.core.queue import LaneKey
+from service.core.versions import Policy
 from service.errors import Refusal
-from service.gateway.catalogue import Entry
+from service.gateway.catalogue import Catalogue, Entry
+from service.wire.messages import Unit
 from tests.contract import models
 
 NAMED = {"balanced": "tome:4", "fast": "tome:8+width:1/2"}
@@ -174,3 +178,58 @@ def test_a_share_is_by_gmacs(directory: Path) -> None:
     assert model.share(full) == 1.0
     costs = [plan(spelling, models.TRUNK).gmacs for spelling in ("tome:5", "full")]
     assert model.share(less) == pytest.approx(costs[0] / costs[1], rel=1e-4)
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
+
+
+NEWEST = Policy()
+
+
+def catalogue_of(tmp_path: Path, *numbers: str, policy: Policy = NEWEST) -> tuple[Catalogue, dict[str, Entry]]:
+    catalogue = Catalogue(Config(models=(str(tmp_path),)), [])
+    described = manifest.load(models.fake(tmp_path))
+    entries = {}
+    for number in numbers:
+        unit = Unit(f"fake-classify@{number}:aa", "fake-classify", "")
+        entries[number] = catalogue.add(msgspec.structs.replace(described, version=number), unit)
+    catalogue.arrange("fake-classify", policy, list(entries.values()))
+    return catalogue, entries
+
+
+def test_a_request_gets_the_stable_version_or_the_one_it_names(tmp_path: Path) -> None:
+    catalogue, entries = catalogue_of(tmp_path, "1", "2", policy=Policy(("1", "2")))
+    assert catalogue.pick(None, "classify") is entries["2"]
+    assert catalogue.pick("fake-classify", "classify", "1") is entries["1"]
+    with pytest.raises(Refusal, match="there is 2, 1") as refused:
+        catalogue.pick(None, "classify", "3")
+    assert refused.value.code == "unknown_version"
+    assert catalogue.entries == {"fake-classify": entries["2"]}
+
+
+def test_the_canary_gets_its_share(tmp_path: Path) -> None:
+    catalogue, entries = catalogue_of(tmp_path, "1", "2", policy=Policy((), "2", 0.25))
+    picked = [catalogue.pick(None, "classify") for _ in range(100)]
+    assert picked.count(entries["2"]) == 25 and picked.count(entries["1"]) == 75
+
+
+def test_what_is_served_changes_at_once_and_what_is_gone_is_unknown(tmp_path: Path) -> None:
+    catalogue, entries = catalogue_of(tmp_path, "1", "2")
+    assert not catalogue.serves(entries["1"]) and catalogue.serves(entries["2"])
+    catalogue.arrange("fake-classify", Policy(), [entries["1"]])
+    assert catalogue.pick(None, "classify") is entries["1"]
+    catalogue.arrange("fake-classify", Policy(), [])
+    with pytest.raises(Refusal):
+        catalogue.pick("fake-classify", "classify")
+    assert catalogue.complete(), "nothing is waited for"
+
+
+def test_a_version_that_rests_is_woken_by_the_request_that_is_refused(tmp_path: Path) -> None:
+    catalogue, entries = catalogue_of(tmp_path, "1")
+    entries["1"].resting = True
+    woken: list[str] = []
+    catalogue.wake = lambda entry: woken.append(entry.key) or 3.0  # type: ignore[func-returns-value]
+    with pytest.raises(Refusal) as refused:
+        catalogue.use(entries["1"])
+    assert (refused.value.code, refused.value.retry_after, woken) == ("model_loading", 3.0, [entries["1"].key])
+    assert catalogue.complete()

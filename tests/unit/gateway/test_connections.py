@@ -11,9 +11,12 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.gateway import http
+from service.config import Limits
+from service.gateway import http, patience
+from service.gateway.addresses import Proxies
 from service.gateway.exchange import Exchange, new_id
 from service.gateway.http import Connection, Door
+from service.gateway.reception import Room
 
 Steps = list[str]
 
@@ -24,14 +27,25 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.closed = False
+        self.closed = self.aborted = False
         self.reading = True
+        self.unsent = 0
+        self.halves = self.ended = False
 
     def write(self, data: Any) -> None:
         self.written += data
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def can_write_eof(self) -> bool:
+        return self.halves
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def is_closing(self) -> bool:
         return self.closed
@@ -41,6 +55,9 @@ class Transport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.reading = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("192.0.2.1", 5) if name == "peername" else None
@@ -73,8 +90,8 @@ class Taker:
         if not self._wait:
             self.answer()
 
-    def late(self) -> None:
-        self._steps.append("late")
+    def late(self, slow: bool) -> None:
+        self._steps.append("slow" if slow else "late")
         self.exchange.answer(408, [(b"connection", b"close")], b"late")
 
     def lost(self) -> None:
@@ -87,7 +104,7 @@ class Taker:
 class Setting:
     """One connection and what happened on it."""
 
-    def __init__(self, wait: bool = False) -> None:
+    def __init__(self, wait: bool = False, **terms: Any) -> None:
         self.steps: Steps = []
         self.takers: list[Taker] = []
         self.passed: list[str] = []
@@ -101,7 +118,7 @@ class Setting:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
             await send({"type": "http.response.body", "body": b"asgi"})
 
-        door = Door({"/classify": "classify", "/v1/classify": "classify"}, take)
+        door = Door({"/classify": "classify", "/v1/classify": "classify"}, take, **terms)
         config = uvicorn.Config(application, http=http.protocol(door), lifespan="off", log_config=None)
         config.load()
         self.connection = config.http_protocol_class(  # type: ignore[call-arg]
@@ -149,9 +166,8 @@ def test_a_request_arrives_however_it_is_cut(pieces: int) -> None:
 def test_a_body_in_chunks() -> None:
     def check() -> None:
         setting = Setting()
-        setting.receive(
-            b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 5
-        )
+        head = b"POST /classify HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+        setting.receive(head + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 5)
         assert setting.transport.answers == [b"abcde"]
 
     in_loop(check)
@@ -178,7 +194,7 @@ def test_other_spellings_of_a_path_mean_the_same(target: str, query: str) -> Non
 def test_all_else_goes_to_the_application() -> None:
     async def check() -> None:
         setting = Setting()
-        for data in (b"GET /classify HTTP/1.1\r\n\r\n", post(b"x", "/classify/"), post(b"x", "/nowhere")):
+        for data in (b"GET /classify HTTP/1.1\r\nHost: t\r\n\r\n", post(b"x", "/classify/"), post(b"x", "/nowhere")):
             setting.receive(data)
             await asyncio.sleep(0.01)
         assert setting.passed == ["GET /classify", "POST /classify/", "POST /nowhere"]
@@ -192,7 +208,7 @@ def test_all_else_goes_to_the_application() -> None:
 def test_pipelined_requests_are_served_one_after_another() -> None:
     async def check() -> None:
         setting = Setting(wait=True)
-        setting.receive(post(b"one") + post(b"two") + b"GET /x HTTP/1.1\r\n\r\n" + post(b"three"))
+        setting.receive(post(b"one") + post(b"two") + b"GET /x HTTP/1.1\r\nHost: t\r\n\r\n" + post(b"three"))
         assert setting.steps == ["begin classify", "complete 3"]
         assert not setting.transport.reading
         setting.takers[0].answer()
@@ -285,6 +301,160 @@ def test_a_late_body_is_refused_and_a_late_head_cut_off(monkeypatch: pytest.Monk
         assert body.transport.closed and head.transport.closed and silent.transport.closed
         assert not idle.transport.closed
         assert isinstance(idle.connection, Connection)
+
+    in_loop(check)
+
+
+def test_a_body_that_comes_too_slowly_is_cut_off_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "_LOOK_SECONDS", 0.02)
+
+    async def check() -> None:
+        slow, quick = (Setting(limits=Limits(upload_rate=1000)) for _ in range(2))
+        for one in (slow, quick):
+            one.receive(post(b"x" * 100_000)[:-99_990])
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            quick.receive(b"x" * 100)
+            slow.receive(b"x") if not slow.transport.closed else None
+        assert slow.steps == ["begin classify", "slow"]
+        assert slow.transport.closed
+        assert quick.steps == ["begin classify"]
+        assert not quick.transport.closed
+
+    in_loop(check)
+
+
+def test_whoever_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "TAKE_SECONDS", 0.05)
+
+    async def check() -> None:
+        stuck, taking = (Setting(limits=Limits(upload_rate=1000)) for _ in range(2))
+        for one in (stuck, taking):
+            one.receive(post(b"one"))
+            one.transport.unsent = 100_000
+            one.connection.pause_writing()
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            taking.transport.unsent -= 1000
+        assert stuck.transport.aborted
+        assert not taking.transport.closed
+        taking.connection.resume_writing()
+
+    in_loop(check)
+
+
+def test_a_connection_that_closes_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "TAKE_SECONDS", 0.05)
+
+    async def check() -> None:
+        setting = Setting()
+        setting.transport.unsent = 10
+        setting.receive(post(b"x", "/classify", "Connection: close"))
+        assert setting.transport.closed and not setting.transport.aborted
+        await asyncio.sleep(0.15)
+        assert setting.transport.aborted
+
+    in_loop(check)
+
+
+def test_there_is_room_for_so_many_connections() -> None:
+    def check() -> None:
+        limits = Limits(connections=3, connections_per_address=2)
+        room = Room(limits, Proxies(()))
+        settings = [Setting(limits=limits, room=room) for _ in range(3)]
+        assert [one.transport.closed for one in settings] == [False, False, True]
+        assert settings[2].transport.written.startswith(b"HTTP/1.1 429 ")
+        assert room.enter("192.0.2.7")
+        assert not room.enter("192.0.2.8"), "there is room for three"
+        for one in settings:
+            one.connection.connection_lost(None)
+        assert room.taken == 1
+        room.leave("192.0.2.7")
+        assert (room.taken, room._from) == (0, {})
+        behind = Room(limits, Proxies(["192.0.2.0/24"]))
+        assert [behind.enter("192.0.2.1") for _ in range(4)] == [True, True, True, False]
+
+    in_loop(check)
+
+
+def test_fields_after_a_body_are_no_fields_of_its_head() -> None:
+    def check() -> None:
+        setting = Setting()
+        head = b"POST /classify HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+        setting.receive(head + b"3\r\nabc\r\n0\r\nX-API-Key: stolen\r\n\r\n")
+        assert setting.transport.answers == [b"abc"]
+        assert setting.takers[0].exchange.header(b"x-api-key") is None
+
+    in_loop(check)
+
+
+def test_an_error_waits_for_the_answers_before_it() -> None:
+    def check() -> None:
+        setting = Setting(wait=True)
+        setting.receive(post(b"one") + b"NONSENSE\r\n\r\n" + post(b"two"))
+        assert setting.transport.written == b""
+        setting.takers[0].answer()
+        assert setting.transport.answers == [b"one"]
+        assert b"connection: close" in setting.transport.written
+        assert setting.transport.closed
+        assert setting.steps == ["begin classify", "complete 3"]
+
+    in_loop(check)
+
+
+def test_who_is_still_sending_gets_to_read_why_it_should_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PARTING_SECONDS", 0.05)
+
+    async def check() -> None:
+        setting = Setting(wait=True)
+        setting.transport.halves = True
+        setting.receive(post(b"x" * 100)[:-50])
+        setting.takers[0].exchange.answer(413, [(b"connection", b"close")], b"no")
+        assert setting.transport.ended and not setting.transport.closed
+        setting.receive(b"x" * 50 + post(b"y"))
+        assert setting.steps == ["begin classify"]
+        await asyncio.sleep(0.1)
+        assert setting.transport.closed
+
+    in_loop(check)
+
+
+def test_the_rest_of_a_refused_body_is_read_only_so_far() -> None:
+    def check() -> None:
+        setting = Setting(wait=True, limits=Limits(body_bytes=1000))
+        setting.receive(post(b"x" * 5000)[:-4990])
+        setting.takers[0].exchange.answer(401, [], b"no")
+        assert not setting.transport.closed
+        for _ in range(3):
+            setting.receive(b"x" * 500)
+        assert setting.transport.closed
+
+    in_loop(check)
+
+
+def test_only_so_many_requests_wait_for_one_before_them() -> None:
+    def check() -> None:
+        setting = Setting(wait=True)
+        setting.receive(post(b"x") * 300)
+        assert len(setting.connection.pipeline) == 100  # type: ignore[attr-defined]
+        assert not setting.transport.reading
+        for taker in setting.takers:
+            taker.answer()
+        assert len(setting.transport.answers) == 101
+        assert setting.transport.closed
+
+    in_loop(check)
+
+
+def test_who_asks_is_whom_a_trusted_proxy_names() -> None:
+    def check() -> None:
+        field = "X-Forwarded-For: 203.0.113.1, 198.51.100.7"
+        for networks, expected in ((["192.0.2.0/24"], "198.51.100.7"), ([], "192.0.2.1")):
+            setting = Setting(room=Room(Limits(), Proxies(networks)))
+            setting.receive(post(b"x", "/classify", field))
+            client = setting.takers[0].exchange.client
+            assert client is not None and client[0] == expected
 
     in_loop(check)
 

@@ -76,6 +76,7 @@ class Server:
         self._ready.set()
         await self._over.wait()
         server.close()
+        await asyncio.sleep(0.02)  # what was accepted last begins, so that it can be ended
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

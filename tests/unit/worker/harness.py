@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import manifest
 from service.config import Config, encode
 from service.errors import WireError
 from service.wire.channel import Channel, ControlChannel
@@ -31,6 +32,7 @@ from service.wire.messages import (
     Run,
     RunFailed,
     Start,
+    Unit,
     Work,
 )
 from service.wire.pulse import Pulse
@@ -58,7 +60,8 @@ class WorkerProcess:
         )
         theirs.close()
         arenas = (self.pixels.descriptor, self._bodies.descriptor, self._board.descriptor)
-        start = Start("worker", 0, encode(config), slots, side * side * 3, 1, 1, 1, config.threads)
+        units = [Unit(name, name, str(there)) for name, there in manifest.find([Path(config.models[0])]).items()]
+        start = Start("worker", 0, encode(config), slots, side * side * 3, 1, 1, 1, config.threads, units)
         self.control.send(start, arenas)
         self._batches = 0
 

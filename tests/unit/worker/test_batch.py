@@ -14,6 +14,7 @@ from service.wire.slots import Arena
 from service.worker.batch import Bench
 from service.worker.guard import Guard
 from service.worker.load import Model
+from service.worker.shelf import Shelf
 from tests.contract import models
 
 
@@ -56,7 +57,7 @@ def run(backend: Scripted, tmp_path: Path, items: int) -> Ran | RunFailed:
     guard = Guard(backend.pulse)
     place = Geometry(32, 32, (0.0, 0.0, 32.0, 32.0))
     works = [Work(10 + slot, slot, slot, place, Options(top_k=1)) for slot in range(items)]
-    return Bench(pixels, {"m": model}).run(Run(1, "m", "full", works), guard)
+    return Bench(pixels, Shelf({"m": model})).run(Run(1, "m", "full", works), guard)
 
 
 def winners(answer: Ran | RunFailed) -> dict[int, int | str]:

@@ -38,3 +38,15 @@ def test_a_thread_that_has_ended_is_never_late() -> None:
     assert pulse.read().overdue(time.monotonic() + 10)
     guard.done()
     assert not pulse.read().overdue(time.monotonic() + 10)
+
+
+def test_a_thread_is_late_before_it_is_given_up() -> None:
+    pulse = Pulse(Arena.create("board", 1, 16), 0)
+    assert not pulse.read().late(time.monotonic())
+    pulse.beat(100.0, 2.0)
+    beat = pulse.read()
+    assert [(beat.late(at), beat.overdue(at)) for at in (100.9, 101.1, 102.1)] == [
+        (False, False),
+        (True, False),
+        (True, True),
+    ]

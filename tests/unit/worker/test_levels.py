@@ -16,6 +16,7 @@ from service.wire.slots import Arena
 from service.worker.batch import Answered, Bench
 from service.worker.guard import Guard
 from service.worker.load import Model
+from service.worker.shelf import Shelf
 from tests.contract import models
 
 FULL, FAST = Timing("full", 0.02, 0.01), Timing("fast", 0.01, 0.005)
@@ -35,7 +36,7 @@ def answers(model: Model, level: str, *options: Options) -> list[Answered]:
     place = Geometry(32, 32, (0.0, 0.0, 32.0, 32.0))
     works = [Work(slot, slot, 1, place, option) for slot, option in enumerate(options)]
     guard = Guard(Pulse(Arena.create("board", 1, 16), 0))
-    ran = Bench(pixels, {"m": model}).run(Run(1, "m", level, works), guard)
+    ran = Bench(pixels, Shelf({"m": model})).run(Run(1, "m", level, works), guard)
     assert isinstance(ran, Ran)
     return [*ran.items]
 

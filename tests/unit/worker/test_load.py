@@ -10,7 +10,7 @@ from service.backends.base import Images, Inputs, Outputs
 from service.backends.fake import Fake
 from service.config import Config
 from service.tasks.registry import TASKS
-from service.wire.messages import Timing
+from service.wire.messages import Timing, Unit
 from service.worker import load
 from tests.contract import models
 
@@ -39,11 +39,11 @@ def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:
 
 
 def test_the_fakes_profile_is_its_cost(tmp_path: Path) -> None:
-    models.fake(tmp_path)
+    directory = models.fake(tmp_path)
     config = Config(
         models=(str(tmp_path),), backend="fake", allow_fake=True, fake_batch_ms=2.0, fake_item_ms=1.0, log_level="error"
     )
-    (model,) = load.load_all(config, 32 * 32 * 3, lambda: None).values()
+    (model,) = load.load_all(config, [Unit("toy", "fake-classify", str(directory))], 32 * 32 * 3, lambda: None).values()
     assert model.loaded().timings == [Timing("full", 0.002, 0.001)]
 
 
@@ -52,4 +52,4 @@ def test_a_folder_of_another_name_is_refused(tmp_path: Path) -> None:
     directory.parent.rename(tmp_path / "wrong")
     config = Config(models=(str(tmp_path),), backend="fake", allow_fake=True)
     with pytest.raises(ManifestError, match="holds the model 'right', expected 'wrong'"):
-        load.load_all(config, 1 << 20, lambda: None)
+        load.load_all(config, [Unit("toy", "wrong", str(tmp_path / "wrong" / "1"))], 1 << 20, lambda: None)

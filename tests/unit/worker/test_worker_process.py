@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,11 +23,17 @@ from service.wire.messages import (
     Drain,
     Failed,
     Hello,
+    Load,
+    LoadDone,
+    LoadFailed,
     Ran,
     Ready,
     RunFailed,
     Segmentation,
     Undone,
+    Unit,
+    Unload,
+    Unloaded,
 )
 from tests.contract import models
 from tests.unit.worker.harness import Gateway, WorkerProcess
@@ -305,10 +312,6 @@ def test_a_missing_file_stops_the_start(tmp_path: Path) -> None:
     assert failure(config(tmp_path)) == f"{directory / 'reference.safetensors'}: missing"
 
 
-def test_no_models_stop_the_start(tmp_path: Path) -> None:
-    assert failure(config(tmp_path)).startswith("models: no model in ")
-
-
 def test_a_graph_that_no_backend_takes_stops_the_start(tmp_path: Path) -> None:
     models.fake(tmp_path, name="m")
     reason = failure(config(tmp_path, backend="onnxruntime"))
@@ -349,3 +352,61 @@ def test_real_models_beside_a_fake_one(tmp_path: Path) -> None:
             assert isinstance(answer, Ran) and all(isinstance(one, Done) for one in answer.items)
             gateway.close()
     assert any(path.name.startswith("choice-") for path in (tmp_path / "cache").iterdir())
+
+
+# --- models that come and go --------------------------------------------------------------------------------------
+
+
+def unit(directory: Path, key: str) -> Unit:
+    return Unit(key, directory.parent.name, str(directory))
+
+
+def test_a_model_comes_and_goes_while_others_run(worker: WorkerProcess, gateway: Gateway, tmp_path: Path) -> None:
+    gateway.channel.send(Load(unit(models.fake(tmp_path, name="new"), "new@1:aa")))
+    image = pictures(1)[0]
+    assert isinstance(gateway.run(worker.batch([image], CLASSIFY)), Ran), "it does not wait for what is loaded"
+    told = gateway.answer()
+    assert isinstance(told, LoadDone)
+    assert (told.loaded.key, told.loaded.model, told.loaded.backend) == ("new@1:aa", "new", "fake/none")
+    ran = gateway.run(worker.batch([image], "new@1:aa", top_k=1))
+    assert isinstance(ran, Ran) and isinstance(ran.items[0], Done)
+    gateway.channel.send(Load(unit(tmp_path / "new" / "1", "new@1:aa")))
+    assert isinstance(gateway.answer(), LoadDone), "asked for again, it is there"
+    gateway.channel.send(Unload("new@1:aa"))
+    assert gateway.answer() == Unloaded("new@1:aa")
+    gone = gateway.run(worker.batch([image], "new@1:aa"))
+    assert isinstance(gone, Ran) and isinstance(gone.items[0], Undone) and gone.items[0].code == "unknown_model"
+    gateway.channel.send(Unload("never there"))
+    assert gateway.answer() == Unloaded("never there")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("load-fails", "told to fail"), ("load-crashes", "crashed (SIGSEGV)"), ("warm-fails", "told to fail")],
+)
+def test_what_cannot_be_loaded_harms_nobody(
+    worker: WorkerProcess, gateway: Gateway, tmp_path: Path, command: str, reason: str
+) -> None:
+    directory = models.fake(tmp_path, name="new")
+    manifest.write(directory, msgspec.structs.replace(manifest.load(directory), training={"fake": command}))
+    gateway.channel.send(Load(unit(directory, "new@1:aa")))
+    told = gateway.answer()
+    assert isinstance(told, LoadFailed) and reason in told.reason and "\n" not in told.reason
+    assert isinstance(gateway.run(worker.batch(pictures(1), CLASSIFY)), Ran)
+
+
+def test_a_version_that_changed_since_it_was_looked_at_is_refused(gateway: Gateway, tmp_path: Path) -> None:
+    directory = models.fake(tmp_path, name="new")
+    gateway.channel.send(Load(Unit("new@1:aa", "new", str(directory), "another digest")))
+    told = gateway.answer()
+    assert isinstance(told, LoadFailed) and "has changed since" in told.reason
+
+
+def test_a_batch_in_work_keeps_its_model(worker: WorkerProcess, gateway: Gateway) -> None:
+    run = worker.batch([sleeping(1.0)], CLASSIFY)
+    gateway.send(run)
+    time.sleep(0.3)
+    gateway.channel.send(Unload(CLASSIFY))
+    first, second = gateway.answer(), gateway.answer()
+    assert isinstance(first, Ran) and isinstance(first.items[0], Done)
+    assert second == Unloaded(CLASSIFY)
