@@ -7,8 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 MODELS_VENV := .venv-models
 RUN := $(VENV)/bin
-# What asks a service from outside brings clients that do not bear with everything else in one process.
-OUTSIDE := tests/chaos tests/deploy tests/e2e
+# What asks a service from outside mostly waits, and brings clients that do not bear with everything else in one process:
+# it has a process of its own, beside the other tests. What is sensitive to a busy machine comes last.
+OUTSIDE := tests/e2e tests/deploy tests/chaos
 INSIDE := tests/contract tests/models tests/unit $(wildcard tests/test_*.py)
 LOCKS := serve dev models serve-gpu otel
 SHELL := /bin/bash
@@ -30,7 +31,10 @@ test: $(VENV)/dev.stamp ## install what is missing and run the tests (options: m
 ifdef ARGS
 	@$(RUN)/python -m pytest $(ARGS)
 else
-	@failed=0; for part in "$(OUTSIDE)" "$(INSIDE)"; do $(RUN)/python -m pytest $$part || failed=1; done; exit $$failed
+	@told=$$(mktemp); trap 'kill %1 2>/dev/null || true; rm -f $$told' EXIT; failed=0; \
+	$(RUN)/python -m pytest $(INSIDE) >$$told 2>&1 & \
+	$(RUN)/python -m pytest $(OUTSIDE) || failed=1; \
+	wait %1 || failed=1; cat $$told; exit $$failed
 endif
 
 check: $(VENV)/dev.stamp ## lint, format, types, the walls of the architecture, and the documents
