@@ -38,6 +38,8 @@ class Server:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._ready = threading.Event()
         self._over: asyncio.Event | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+        self._talking: list[asyncio.Task[None]] = []
         self.port = 0
         self.asked: list[Asked] = []
         self.connections = 0
@@ -71,17 +73,22 @@ class Server:
 
     async def _run(self) -> None:
         self._over = asyncio.Event()
-        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
         server.close()
-        await asyncio.sleep(0.02)  # what was accepted last begins, so that it can be ended
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._writers:  # a task that was cancelled before it began has closed nothing
+            writer.close()
         await asyncio.sleep(0.02)  # closed connections leave the loop in a later turn of it
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        self._talking.append(self._loop.create_task(self._talk(reader, writer)))
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
