@@ -77,7 +77,9 @@ class Server:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
+        await asyncio.sleep(0.02)  # who has just connected is accepted
         server.close()
+        await asyncio.sleep(0.02)  # and has its transport, which a cancelled acceptance would leave open
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
