@@ -12,18 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import uvloop
-from tqdm import tqdm
-
 from service.proto.squint.v1 import vision_pb2 as pb
+from tests.bench.turns import Sender, compare
 from tests.e2e import images
 from tests.e2e.http import Connection
 from tests.e2e.rpc import Vision
@@ -35,10 +30,6 @@ CONNECTIONS, DEPTH = 4, 4
 SHIPPED = ("--backend", "onnxruntime")
 """The shipped models, on a backend that need not be chosen first."""
 TRIALS = 20
-_TICK = os.sysconf("SC_CLK_TCK")
-
-Sender = Callable[[int, float], Coroutine[Any, Any, int]]
-"""Ask over one protocol until this time; how many were answered."""
 
 
 async def rest(port: int, until: float) -> int:
@@ -100,38 +91,9 @@ async def frames(port: int, until: float) -> int:
 WAYS: dict[str, Sender] = {"rest": rest, "grpc": unary, "stream": frames}
 
 
-def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
-
-
 def throughput(service: Service, seconds: float, rounds: int) -> dict[str, Any]:
-    """All ways in turns, after one turn of each that does not count."""
-    (gateway,) = service.pids("gateway")
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    gateway_ms: dict[str, list[float]] = {way: [] for way in WAYS}
-    client_ms: dict[str, list[float]] = {way: [] for way in WAYS}
-    with tqdm(total=(rounds + 1) * len(WAYS), unit="turn") as bar:
-        for number in range(rounds + 1):
-            for way, send in WAYS.items():
-                port = service.port if way == "rest" else service.grpc_port
-                begin, before, own = time.monotonic(), cpu(gateway), time.process_time()
-                count: int = uvloop.run(send(port, begin + seconds))
-                if number:
-                    rates[way].append(count / (time.monotonic() - begin))
-                    gateway_ms[way].append((cpu(gateway) - before) / count * 1000)
-                    client_ms[way].append((time.process_time() - own) / count * 1000)
-                bar.update()
-    return {
-        way: {
-            "per_second": round(statistics.median(rates[way])),
-            "of_rest": round(statistics.median(a / b for a, b in zip(rates[way], rates["rest"], strict=True)), 3),
-            "gateway_cpu_ms": round(statistics.median(gateway_ms[way]), 3),
-            "client_cpu_ms": round(statistics.median(client_ms[way]), 3),
-        }
-        for way in WAYS
-    }
+    """All ways in turns."""
+    return compare(service, WAYS, {"grpc", "stream"}, seconds, rounds)
 
 
 async def _until_seen(connection: Connection, outcome: str, more_than: float) -> None:

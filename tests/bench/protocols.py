@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
 import struct
 import tempfile
 import time
@@ -20,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import uvloop
-from tqdm import tqdm
 
 from service.proto.inference import inference_pb2 as pb
-from tests.bench.grpc import CONNECTIONS, DEPTH, PHOTO, Sender, cpu, rest
+from tests.bench.grpc import CONNECTIONS, DEPTH, PHOTO, rest
+from tests.bench.turns import Sender, compare
 from tests.e2e.http import Connection
 from tests.e2e.service import Service
 
@@ -106,34 +104,6 @@ WAYS: dict[str, Sender] = {
 }
 
 
-def compare(service: Service, seconds: float, rounds: int) -> dict[str, Any]:
-    """All ways in turns, after one turn of each that does not count."""
-    (gateway,) = service.pids("gateway")
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    gateway_ms: dict[str, list[float]] = {way: [] for way in WAYS}
-    client_ms: dict[str, list[float]] = {way: [] for way in WAYS}
-    with tqdm(total=(rounds + 1) * len(WAYS), unit="turn") as bar:
-        for number in range(rounds + 1):
-            for way, send in WAYS.items():
-                port = service.grpc_port if way == "kserve_grpc" else service.port
-                begin, before, own = time.monotonic(), cpu(gateway), time.process_time()
-                count: int = uvloop.run(send(port, begin + seconds))
-                if number:
-                    rates[way].append(count / (time.monotonic() - begin))
-                    gateway_ms[way].append((cpu(gateway) - before) / count * 1000)
-                    client_ms[way].append((time.process_time() - own) / count * 1000)
-                bar.update()
-    return {
-        way: {
-            "per_second": round(statistics.median(rates[way])),
-            "of_rest": round(statistics.median(a / b for a, b in zip(rates[way], rates["rest"], strict=True)), 3),
-            "gateway_cpu_ms": round(statistics.median(gateway_ms[way]), 3),
-            "client_cpu_ms": round(statistics.median(client_ms[way]), 3),
-        }
-        for way in WAYS
-    }
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,7 +117,7 @@ def main() -> None:
         service.start()
         try:
             service.wait_ready(START_SECONDS)
-            report = compare(service, options.seconds, options.rounds)
+            report = compare(service, WAYS, {"kserve_grpc"}, options.seconds, options.rounds)
         finally:
             service.stop()
     print(json.dumps(report, indent=1))
