@@ -45,7 +45,8 @@ class Service:
         backend = ["--backend", "fake", "--allow-fake"] if fake else []
         self._command = [sys.executable, "-m", "squint", "serve", "--http-port", str(self.port), *backend]
         self._command += ["--grpc-port", str(self.grpc_port)]
-        self._command += ["--cache-dir", str(folder / "cache"), *flags]
+        # Most tests end a service that nobody asks any more: those that do not, say how long it drains.
+        self._command += ["--cache-dir", str(folder / "cache"), "--drain-seconds", "0", *flags]
         self.process: subprocess.Popen[bytes] | None = None
         self.stdin: int | None = None
         """What it is started with; a test's own without it."""
