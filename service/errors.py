@@ -24,6 +24,7 @@ STATUS: dict[str, int] = {
     "undecodable_image": 422,
     "unprocessable_image": 422,
     "overloaded": 429,
+    "rate_limited": 429,
     "client_closed_request": 499,
     "internal": 500,
     "starting": 503,

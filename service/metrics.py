@@ -29,7 +29,7 @@ _OUTCOMES = {
     "ok": "ok",
     **{code: code if status >= 500 or code in _OURS else "invalid" for code, status in STATUS.items()},
 }
-"""`invalid` stands for all that is the request's own fault."""
+"""`invalid` stands for all that is the client's own fault."""
 _CLOSED = ("cap", "drained", "shared", "deadline", "retry")
 
 

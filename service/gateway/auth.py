@@ -98,7 +98,7 @@ class Guard:
     def identify(self, authorization: str | None, api_key: str | None, peer: str, admin: bool = False) -> str:
         """The client's name. `peer` is what the connection tells of it: an address, or the name in its certificate;
         `admin` asks for an admin key where there are keys. Raises Refusal: `unauthorized`, `forbidden`, or
-        `overloaded` for one who asks too often."""
+        `rate_limited` for one who asks too often."""
         if self._keys is None:
             client = place(peer)
             self._count(client)
@@ -117,7 +117,7 @@ class Guard:
         if self._rates is not None:
             wait = self._rates.take(self._clock(), client)
             if wait:
-                raise Refusal("overloaded", "this client asks more often than it may", retry_after=wait)
+                raise Refusal("rate_limited", "this client asks more often than it may", retry_after=wait)
 
 
 def guard(config: Config) -> Guard:

@@ -35,6 +35,7 @@ MEANING: dict[str, str] = {
     "undecodable_image": "the image is damaged",
     "unprocessable_image": "the model failed on this image",
     "overloaded": "too much is waiting",
+    "rate_limited": "this client asks more often than it may",
     "internal": "an internal error; the operator can find it by the request id",
     "starting": "models are still being loaded",
     "model_loading": "the model is being loaded, since it was asked for",
@@ -50,13 +51,13 @@ SAID: dict[int, str] = {
     413: "The body or the image is larger than allowed.",
     415: "Not a JPEG, PNG or WebP image, or no form of body that is known.",
     422: "The image is damaged, or the model fails on it alone.",
-    429: "Too much is waiting: come back later.",
+    429: "Too much is waiting, or this client asks too often: come back later.",
     500: "A fault of the service.",
     503: "Not ready, or leaving: come back later.",
     504: "The deadline passed.",
 }
 OF_TASKS = tuple(MEANING)
-OF_LISTS = ("bad_request", "unauthorized", "overloaded", "internal")
+OF_LISTS = ("bad_request", "unauthorized", "overloaded", "rate_limited", "internal")
 PUBLIC = ("/livez", "/startupz", "/readyz")
 """What is answered without a key, whatever the operator sets."""
 

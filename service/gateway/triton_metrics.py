@@ -37,7 +37,9 @@ _COUNTS: dict[str, tuple[str, Callable[[ModelCounts], int]]] = {
 }
 _REASONS = ("OTHER", "BACKEND", "CANCELED", "REJECTED")
 _REASON = {
-    **dict.fromkeys(("overloaded", "starting", "model_loading", "unavailable", "deadline_exceeded"), "REJECTED"),
+    **dict.fromkeys(
+        ("overloaded", "rate_limited", "starting", "model_loading", "unavailable", "deadline_exceeded"), "REJECTED"
+    ),
     "client_closed_request": "CANCELED",
     **dict.fromkeys(("unprocessable_image", "internal"), "BACKEND"),
 }

@@ -48,7 +48,7 @@ def test_histograms_read_as_the_library_writes_them(times: list[float]) -> None:
     for seconds in (*BOUNDS, 0.00100001, *times):
         ours.request("classify", "a", "full", "ok", seconds)
         theirs.labels("classify", "a", "full", "ok").observe(seconds)
-    for code, outcome in (("overloaded", "overloaded"), ("internal", "internal"), ("image_too_large", "invalid")):
+    for code, outcome in (("overloaded", "overloaded"), ("internal", "internal"), ("rate_limited", "invalid")):
         ours.request("detect", 'odd "name"\n', "full", code, 0.2)
         theirs.labels("detect", 'odd "name"\n', "none", outcome).observe(0.2)
     assert lines(ours.render(), "squint_request") == lines(generate_latest(registry), "squint_request")
@@ -194,7 +194,7 @@ def test_tritons_reasons_of_failures() -> None:
     }
     assert counted["CANCELED"] == 1
     assert counted["BACKEND"] == 2
-    assert counted["REJECTED"] == 5
+    assert counted["REJECTED"] == 6
     assert sum(counted.values()) == len(STATUS)
 
 

@@ -145,10 +145,10 @@ def test_revoking_keeps_comments_and_the_others() -> None:
 
 def test_limits_are_by_client_and_hold_up_who_guesses(file: Path, clock: Clock) -> None:
     guard = Guard(Keys(str(file), clock), Rates(1.0, 2.0), clock)
-    assert [refused(guard, ALICE) for _ in range(3)] == ["alice", "alice", "overloaded"]
-    assert refused(guard, OLD) == "overloaded", "two keys of one client share its limit"
+    assert [refused(guard, ALICE) for _ in range(3)] == ["alice", "alice", "rate_limited"]
+    assert refused(guard, OLD) == "rate_limited", "two keys of one client share its limit"
     assert refused(guard, ROOT) == "root"
-    assert [refused(guard, f"guess {number}") for number in range(3)] == ["unauthorized"] * 2 + ["overloaded"]
+    assert [refused(guard, f"guess {number}") for number in range(3)] == ["unauthorized"] * 2 + ["rate_limited"]
     with pytest.raises(Refusal) as told:
         guard.identify(None, ALICE, "192.0.2.1")
     assert told.value.retry_after == pytest.approx(1.0)
