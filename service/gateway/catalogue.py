@@ -17,7 +17,7 @@ from service.core.levels import AUTO, CUSTOM, Choice, Level
 from service.core.queue import LaneKey
 from service.core.versions import Policy, Split
 from service.errors import Refusal
-from service.wire.messages import Fitting, Form, Loaded, Unit
+from service.wire.messages import Fitting, Loaded, Unit
 
 
 class Entry:
@@ -53,9 +53,14 @@ class Entry:
         self.offered = [*self._named.values()]
         # Spellings that feed the graph the same integers are the same level, and share a lane.
         self._by_inputs: dict[str, Level] = {}
+        self.merging: set[str] = set()
+        """Names of the levels that merge tokens."""
         if described.trunk is not None:
             for level in described.levels:
-                self._by_inputs[_inputs(plan(level.explicit, described.trunk))] = self._named[level.name]
+                worked_out = plan(level.explicit, described.trunk)
+                self._by_inputs[_inputs(worked_out)] = self._named[level.name]
+                if any(worked_out.inputs.get("merge", ())):
+                    self.merging.add(level.name)
 
     @property
     def highest(self) -> Level:
@@ -276,20 +281,6 @@ class Catalogue:
         if entry.resting:
             seconds = self.wake(entry)
             raise Refusal("model_loading", "the model is being loaded, since it was asked for", retry_after=seconds)
-
-    def backend(self, name: str) -> str:
-        """The backend a model runs on, without its precision; empty while it is loading."""
-        return self.backend_detail(name).partition("/")[0]
-
-    def backend_detail(self, name: str) -> str:
-        """The backend with its precision, such as `openvino/bf16`."""
-        entry = self._entries.get(name)
-        return entry.loaded.backend if entry and entry.loaded else ""
-
-    def outputs(self, name: str) -> tuple[Form, ...]:
-        """What the model's network answers; nothing while it is loading."""
-        entry = self._entries.get(name)
-        return entry.loaded.outputs if entry and entry.loaded else ()
 
     def complete(self) -> bool:
         """Every version that is to be loaded has been, by some worker."""

@@ -15,7 +15,7 @@ from service.gateway.serving import Gateway
 
 PREFIXES = ("", "/v1")
 TASK_PATHS = {f"{prefix}/{task}": task for prefix in PREFIXES for task in schemas.OPTIONS}
-"""Requests to these paths are answered by `Gateway.take` and do not come to the application."""
+"""Requests to these paths are answered by `handler.Call` and do not come to the application."""
 
 router = APIRouter()
 _NAME = Annotated[
@@ -23,16 +23,19 @@ _NAME = Annotated[
 ]
 
 
+async def passed_by(request: Request) -> Response:
+    """In the place of what is served before the application, which knows the paths so that it refuses other
+    methods."""
+    raise RuntimeError("a request that takes the short way came to the application")
+
+
 def _add_task(task: str, summary: str, description: str) -> None:
     """Have the application know the endpoint: for the OpenAPI document, and to refuse its other methods."""
-
-    async def endpoint() -> Response:
-        raise RuntimeError("a task's request came to the application")
 
     for prefix, shown in zip(PREFIXES, (True, False), strict=True):
         router.add_api_route(
             f"{prefix}/{task}",
-            endpoint,
+            passed_by,
             methods=["POST"],
             summary=summary,
             name=task,
@@ -95,17 +98,25 @@ async def show_model(request: Request, name: _NAME) -> Response:
 
 def _describe(gateway: Gateway, entry: Entry) -> dict[str, Any]:
     manifest = entry.manifest
+    served = gateway.catalogue.models[manifest.name]
     offered = {level.spelled for level in entry.offered}
+    levels = [
+        {**msgspec.to_builtins(level), "merges_tokens": level.name in entry.merging}
+        for level in manifest.levels
+        if level.name in offered
+    ]
     return {
         "name": manifest.name,
         "version": manifest.version,
-        "versions": sorted(gateway.catalogue.models[manifest.name].versions, key=int),
+        "versions": sorted(served.versions, key=int),
+        "shares": {one.manifest.version: served.share(one) for one in served.versions.values()},
         "task": manifest.task,
         "licence": manifest.licence,
         "backend": entry.loaded.backend if entry.loaded else "",
         "default_level": entry.default_level,
-        "levels": [level for level in manifest.levels if level.name in offered],
+        "levels": levels,
         "explicit_levels": entry.grammar or None,
+        "merges_tokens": entry.explains,
         "labels": manifest.labels,
         "input": manifest.transform,
         "evaluation": manifest.evaluation,

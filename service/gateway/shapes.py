@@ -246,6 +246,7 @@ class OfferedLevel(BaseModel):
     explicit: str = Field(
         max_length=200, description="The explicit level it stands for.", examples=["tome:69/0/32+width:1/2"]
     )
+    merges_tokens: bool = Field(description="Whether it merges tokens.", examples=[True])
     accuracy: Score | None = Field(None, description="Measured accuracy, where there is one.", examples=[0.97])
     agreement: Score | None = Field(
         None, description="Share of answers equal to those at `full`, where there is no accuracy.", examples=[0.99]
@@ -277,6 +278,11 @@ class ModelDescription(BaseModel):
     versions: list[Name] = Field(
         min_length=1, max_length=64, description="All versions that may be asked for.", examples=[["1", "2"]]
     )
+    shares: dict[Annotated[str, Field(max_length=9)], Annotated[float, Field(ge=0, le=1)]] = Field(
+        max_length=64,
+        description="Part of the requests that name no version which each of them gets.",
+        examples=[{"1": 0.9, "2": 0.1}],
+    )
     task: Literal["classify", "detect", "segment"] = Field(description="What it does.", examples=["classify"])
     licence: str = Field(max_length=256, description="The licence of its weights.", examples=["Apache-2.0"])
     backend: str = Field(
@@ -292,6 +298,9 @@ class ModelDescription(BaseModel):
         None,
         description="In words, the explicit levels it takes besides; null when it takes none.",
         examples=["tome:N, tome:N/N/..., width:1/2"],
+    )
+    merges_tokens: bool = Field(
+        description="Whether levels of it merge tokens, and `explain=tokens` tells which.", examples=[True]
     )
     labels: list[Label] = Field(max_length=65_536, description="Its classes by index.", examples=[["star", "car"]])
     input: ModelInput = Field(description="How an image becomes the network's input.")

@@ -17,6 +17,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     explicit: str = ""
     accuracy: float | None = None
     agreement: float | None = None
+    merges_tokens: bool = False
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,8 +32,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     default_level: str
     explicit_levels: str | None = None
     """Which explicit levels it takes besides, in words."""
+    merges_tokens: bool = False
+    """Whether levels of it merge tokens, and `explain="tokens"` tells which."""
     versions: list[str] = []
     """All versions that may be asked for."""
+    shares: dict[str, float] = {}
+    """Part of the requests that name no version which each of them gets."""
     backend: str = ""
     licence: str = ""
     input: dict[str, Any] = {}

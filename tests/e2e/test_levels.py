@@ -120,6 +120,9 @@ def test_models_list_their_levels(service: Service) -> None:
         planned = plan(level["explicit"], models.TRUNK)
         assert (level["gmacs"], level["tokens"]) == (pytest.approx(planned.gmacs, abs=1e-4), planned.tokens)
         assert {"accuracy", "agreement"} <= set(level)
+        assert level["merges_tokens"] == ("tome:" in level["explicit"])
+    assert described["merges_tokens"] is True
+    assert service.request("GET", "/v1/models/plain").json()["merges_tokens"] is False
     assert "tome:R" in described["explicit_levels"] and "width:1/2" in described["explicit_levels"]
     assert service.request("GET", "/v1/models/plain").json()["explicit_levels"] is None
     assert service.request("GET", "/v1/models/fake-detect").json()["default_level"] == "tome:5"

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from service.proto.squint.v1 import vision_pb2 as pb
 from tests.e2e import images
 from tests.e2e.http import once
+from tests.e2e.rpc import Vision
 from tests.e2e.service import ROOT, Service
 from tests.e2e.versions import Repository, damage, put
 
@@ -198,6 +200,13 @@ def counted(service: Repository, requests: int, target: str = "/classify") -> Co
     return Counter(service.served(IMAGE, target) for _ in range(requests))
 
 
+def over_grpc(service: Repository, calls: int, version: str = "") -> Counter[str]:
+    """The versions that as many calls say they were served by; each call names `version`, if it is one."""
+    with Vision(service.grpc_port) as vision:
+        request = pb.ClassifyRequest(image=IMAGE, options=pb.Options(version=version))
+        return Counter(vision.Classify(request, timeout=20).served.version for _ in range(calls))
+
+
 def test_a_request_may_name_one_of_the_versions(tmp_path: Path, root: Path) -> None:
     put(root, "2")
     put(root, "3")
@@ -226,11 +235,14 @@ def test_a_canary_gets_its_share_and_is_promoted_or_rolled_back(tmp_path: Path, 
         assert counted(service, 50) == {"1": 45, "2": 5}
         shares = {row["version"]: row["share"] for row in service.admin("GET", "/admin/models")["versions"]}
         assert shares == {"1": 0.9, "2": 0.1}
+        assert service.request("GET", "/v1/models/toy").json()["shares"] == shares
         assert service.metric('squint_version_share{model="toy",version="2"}') == 0.1
         assert service.metric('squint_version_requests_total{model="toy",outcome="ok",version="2"}') == 5
         told = service.admin("POST", "/admin/models/toy/versions?canary=2:0.5")
         assert (told["policy"], told["canary"]) == ("latest", "2:0.5")
         assert counted(service, 20) == {"1": 10, "2": 10}
+        assert over_grpc(service, 20) == {"1": 10, "2": 10}
+        assert over_grpc(service, 3, "1") == {"1": 3}
         service.admin("POST", "/admin/models/toy/versions?canary=none")
         assert counted(service, 5) == {"2": 5}, "promoted"
         service.until(lambda: service.states()["1"] == "UNAVAILABLE")

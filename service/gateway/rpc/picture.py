@@ -54,8 +54,7 @@ class Picture:
             return
         try:
             seconds = self.serving.answered(outcomes)
-            backend = self._gateway.catalogue.backend(self.serving.ask.entry.manifest.name)
-            self._end(typed.answer(self.serving, backend, outcome, seconds))
+            self._end(typed.answer(self.serving, outcome, seconds))
         except Exception as error:
             self._fail(error)
 

@@ -34,6 +34,7 @@ def options(task: str, request: Request) -> tuple[schemas.CommonOptions, message
     common = request.options
     given: _Given = (
         ("model", common.model),
+        ("version", common.version),
         ("level", common.level),
         ("min_level", common.min_level),
         ("timeout_ms", common.timeout_ms or None),
@@ -41,13 +42,14 @@ def options(task: str, request: Request) -> tuple[schemas.CommonOptions, message
         ("explain", _word(_EXPLAIN, common.explain)),
         *_OWN[task](request),
     )
-    kept = len(common.model) + len(common.level) + len(common.min_level) <= _KEPT_LETTERS
+    texts = common.model, common.version, common.level, common.min_level
+    kept = sum(map(len, texts)) <= _KEPT_LETTERS
     return _parsed(task, given) if kept else _parsed.__wrapped__(task, given)
 
 
 @lru_cache(1024)
 def _parsed(task: str, given: _Given) -> tuple[schemas.CommonOptions, messages.Options]:
-    parsed = schemas.parse_options(task, {name: str(value) for name, value in given if value not in ("", None)}, {})
+    parsed = schemas.parse_options(task, {name: str(value) for name, value in given if value not in ("", None)})
     return parsed, schemas.of_result(parsed)
 
 
@@ -78,9 +80,10 @@ _OWN: dict[str, Callable[[Any], _Given]] = {
 }
 
 
-def answer(serving: Serving, backend: str, outcome: Outcome, seconds: float) -> Response:
+def answer(serving: Serving, outcome: Outcome, seconds: float) -> Response:
     """The answer to a request that has a result. Raises Refusal when it was lost."""
-    result, level, model = outcome.result, outcome.level, serving.ask.entry.manifest
+    entry = serving.ask.entry
+    result, level, model = outcome.result, outcome.level, entry.manifest
     if result is None or level is None:
         raise Refusal("internal", "the result was lost")
     served = pb.Served(
@@ -90,7 +93,7 @@ def answer(serving: Serving, backend: str, outcome: Outcome, seconds: float) -> 
         level=level.spelled,
         tokens=level.tokens,
         gmacs=round(level.gmacs, 4),
-        backend=backend,
+        backend=entry.backend,
         timing=pb.Timing(
             decode_ms=outcome.decode * 1000,
             queue_ms=outcome.queue * 1000,
@@ -98,7 +101,7 @@ def answer(serving: Serving, backend: str, outcome: Outcome, seconds: float) -> 
             post_ms=outcome.post * 1000,
             total_ms=seconds * 1000,
         ),
-        token_groups=_tokens(outcome.tokens) if outcome.tokens else None,
+        token_groups=_tokens(outcome.tokens, outcome.box) if outcome.tokens else None,
         course=_course(outcome) if serving.explain else None,
     )
     labels = model.labels
@@ -120,9 +123,12 @@ def error(refusal: Refusal, request_id: str) -> pb.Error:
 
 
 def _detection(labels: list[str], found: messages.Detection) -> pb.Detection:
-    x0, y0, x1, y1 = found.box
-    box = pb.Box(x0=x0, y0=y0, x1=x1, y1=y1)
-    return pb.Detection(label=labels[found.index], index=found.index, score=found.score, box=box)
+    return pb.Detection(label=labels[found.index], index=found.index, score=found.score, box=_box(found.box))
+
+
+def _box(corners: tuple[float, float, float, float]) -> pb.Box:
+    x0, y0, x1, y1 = corners
+    return pb.Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
 def _segmented(served: pb.Served, labels: list[str], result: messages.Segmentation) -> pb.SegmentResponse:
@@ -146,10 +152,11 @@ def _segmented(served: pb.Served, labels: list[str], result: messages.Segmentati
     )
 
 
-def _tokens(tokens: messages.TokenMap) -> pb.TokenGroups:
+def _tokens(tokens: messages.TokenMap, box: tuple[float, float, float, float] | None) -> pb.TokenGroups:
     rows, columns = tokens.grid
     runs = [pb.Run(group=group, patches=patches) for group, patches in tokens.runs]
-    return pb.TokenGroups(rows=rows, columns=columns, runs=runs, sizes=tokens.sizes)
+    place = None if box is None else _box(box)
+    return pb.TokenGroups(rows=rows, columns=columns, runs=runs, sizes=tokens.sizes, box=place)
 
 
 def _course(outcome: Outcome) -> pb.Course:

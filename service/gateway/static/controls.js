@@ -57,7 +57,7 @@ export class Controls {
 
   /** Its graph can tell which patches were merged. */
   get merges() {
-    return Boolean(this.model?.explicit_levels?.includes("tome:"));
+    return Boolean(this.model?.merges_tokens);
   }
 
   /** The level asked for, of the first or the second side; empty when it is still to be written. */

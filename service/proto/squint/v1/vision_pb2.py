@@ -24,59 +24,59 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$service/proto/squint/v1/vision.proto\x12\tsquint.v1\"\x9a\x01\n\x07Options\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x11\n\tmin_level\x18\x03 \x01(\t\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.squint.v1.Priority\x12#\n\x07\x65xplain\x18\x06 \x01(\x0e\x32\x12.squint.v1.Explain\"c\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.squint.v1.Options\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_top_k\"\x99\x01\n\rDetectRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.squint.v1.Options\x12\x16\n\tthreshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x0c\n\n_thresholdB\x11\n\x0f_max_detections\"i\n\x0eSegmentRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.squint.v1.Options\x12#\n\x04mask\x18\x03 \x01(\x0e\x32\x15.squint.v1.MaskFormat\"b\n\x06Timing\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x10\n\x08infer_ms\x18\x03 \x01(\x01\x12\x0f\n\x07post_ms\x18\x04 \x01(\x01\x12\x10\n\x08total_ms\x18\x05 \x01(\x01\"%\n\x03Run\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0f\n\x07patches\x18\x02 \x01(\r\"Y\n\x0bTokenGroups\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x1c\n\x04runs\x18\x03 \x03(\x0b\x32\x0e.squint.v1.Run\x12\r\n\x05sizes\x18\x04 \x03(\r\"X\n\x06\x43ourse\x12\r\n\x05items\x18\x01 \x01(\r\x12\x0e\n\x06\x63losed\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x63oder_wait_ms\x18\x03 \x01(\x01\x12\x16\n\x0eworker_wait_ms\x18\x04 \x01(\x01\"\xef\x01\n\x06Served\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05level\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\r\n\x05gmacs\x18\x06 \x01(\x01\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12!\n\x06timing\x18\x08 \x01(\x0b\x32\x11.squint.v1.Timing\x12,\n\x0ctoken_groups\x18\t \x01(\x0b\x32\x16.squint.v1.TokenGroups\x12!\n\x06\x63ourse\x18\n \x01(\x0b\x32\x11.squint.v1.Course\"4\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"\\\n\x10\x43lassifyResponse\x12!\n\x06served\x18\x01 \x01(\x0b\x32\x11.squint.v1.Served\x12%\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x10.squint.v1.Class\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"U\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x1b\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x0e.squint.v1.Box\"^\n\x0e\x44\x65tectResponse\x12!\n\x06served\x18\x01 \x01(\x0b\x32\x11.squint.v1.Served\x12)\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x14.squint.v1.Detection\"\x19\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\x02\"j\n\x06Region\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04\x61rea\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ounts\x18\x04 \x01(\t\x12$\n\x08polygons\x18\x05 \x03(\x0b\x32\x12.squint.v1.Polygon\"\xba\x01\n\x0fSegmentResponse\x12!\n\x06served\x18\x01 \x01(\x0b\x32\x11.squint.v1.Served\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12#\n\x04mask\x18\x04 \x01(\x0e\x32\x15.squint.v1.MaskFormat\x12\x0e\n\x06\x63ounts\x18\x05 \x01(\t\x12\x0b\n\x03png\x18\x06 \x01(\x0c\x12#\n\x08segments\x18\x07 \x03(\x0b\x32\x11.squint.v1.Region\"\xac\x01\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12.\n\x08\x63lassify\x18\x02 \x01(\x0b\x32\x1a.squint.v1.ClassifyRequestH\x00\x12*\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32\x18.squint.v1.DetectRequestH\x00\x12,\n\x07segment\x18\x04 \x01(\x0b\x32\x19.squint.v1.SegmentRequestH\x00\x42\t\n\x07request\"R\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"\xd7\x01\n\x0b\x46rameAnswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12/\n\x08\x63lassify\x18\x02 \x01(\x0b\x32\x1b.squint.v1.ClassifyResponseH\x00\x12+\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32\x19.squint.v1.DetectResponseH\x00\x12-\n\x07segment\x18\x04 \x01(\x0b\x32\x1a.squint.v1.SegmentResponseH\x00\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x10.squint.v1.ErrorH\x00\x42\x08\n\x06\x61nswer*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*Z\n\x07\x45xplain\x12\x17\n\x13\x45XPLAIN_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45XPLAIN_TOKENS\x10\x01\x12\x11\n\rEXPLAIN_BATCH\x10\x02\x12\x0f\n\x0b\x45XPLAIN_ALL\x10\x03*m\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x01\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x02\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x03\x32\x86\x02\n\x06Vision\x12\x43\n\x08\x43lassify\x12\x1a.squint.v1.ClassifyRequest\x1a\x1b.squint.v1.ClassifyResponse\x12=\n\x06\x44\x65tect\x12\x18.squint.v1.DetectRequest\x1a\x19.squint.v1.DetectResponse\x12@\n\x07Segment\x12\x19.squint.v1.SegmentRequest\x1a\x1a.squint.v1.SegmentResponse\x12\x36\n\x06Stream\x12\x10.squint.v1.Frame\x1a\x16.squint.v1.FrameAnswer(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$service/proto/squint/v1/vision.proto\x12\tsquint.v1\"\xab\x01\n\x07Options\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x11\n\tmin_level\x18\x03 \x01(\t\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.squint.v1.Priority\x12#\n\x07\x65xplain\x18\x06 \x01(\x0e\x32\x12.squint.v1.Explain\x12\x0f\n\x07version\x18\x07 \x01(\t\"c\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.squint.v1.Options\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_top_k\"\x99\x01\n\rDetectRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.squint.v1.Options\x12\x16\n\tthreshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x0c\n\n_thresholdB\x11\n\x0f_max_detections\"i\n\x0eSegmentRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.squint.v1.Options\x12#\n\x04mask\x18\x03 \x01(\x0e\x32\x15.squint.v1.MaskFormat\"b\n\x06Timing\x12\x11\n\tdecode_ms\x18\x01 \x01(\x01\x12\x10\n\x08queue_ms\x18\x02 \x01(\x01\x12\x10\n\x08infer_ms\x18\x03 \x01(\x01\x12\x0f\n\x07post_ms\x18\x04 \x01(\x01\x12\x10\n\x08total_ms\x18\x05 \x01(\x01\"%\n\x03Run\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0f\n\x07patches\x18\x02 \x01(\r\"v\n\x0bTokenGroups\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x1c\n\x04runs\x18\x03 \x03(\x0b\x32\x0e.squint.v1.Run\x12\r\n\x05sizes\x18\x04 \x03(\r\x12\x1b\n\x03\x62ox\x18\x05 \x01(\x0b\x32\x0e.squint.v1.Box\"X\n\x06\x43ourse\x12\r\n\x05items\x18\x01 \x01(\r\x12\x0e\n\x06\x63losed\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x63oder_wait_ms\x18\x03 \x01(\x01\x12\x16\n\x0eworker_wait_ms\x18\x04 \x01(\x01\"\xef\x01\n\x06Served\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05level\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\r\n\x05gmacs\x18\x06 \x01(\x01\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12!\n\x06timing\x18\x08 \x01(\x0b\x32\x11.squint.v1.Timing\x12,\n\x0ctoken_groups\x18\t \x01(\x0b\x32\x16.squint.v1.TokenGroups\x12!\n\x06\x63ourse\x18\n \x01(\x0b\x32\x11.squint.v1.Course\"4\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"\\\n\x10\x43lassifyResponse\x12!\n\x06served\x18\x01 \x01(\x0b\x32\x11.squint.v1.Served\x12%\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x10.squint.v1.Class\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"U\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x1b\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x0e.squint.v1.Box\"^\n\x0e\x44\x65tectResponse\x12!\n\x06served\x18\x01 \x01(\x0b\x32\x11.squint.v1.Served\x12)\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x14.squint.v1.Detection\"\x19\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\x02\"j\n\x06Region\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04\x61rea\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ounts\x18\x04 \x01(\t\x12$\n\x08polygons\x18\x05 \x03(\x0b\x32\x12.squint.v1.Polygon\"\xba\x01\n\x0fSegmentResponse\x12!\n\x06served\x18\x01 \x01(\x0b\x32\x11.squint.v1.Served\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12#\n\x04mask\x18\x04 \x01(\x0e\x32\x15.squint.v1.MaskFormat\x12\x0e\n\x06\x63ounts\x18\x05 \x01(\t\x12\x0b\n\x03png\x18\x06 \x01(\x0c\x12#\n\x08segments\x18\x07 \x03(\x0b\x32\x11.squint.v1.Region\"\xac\x01\n\x05\x46rame\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12.\n\x08\x63lassify\x18\x02 \x01(\x0b\x32\x1a.squint.v1.ClassifyRequestH\x00\x12*\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32\x18.squint.v1.DetectRequestH\x00\x12,\n\x07segment\x18\x04 \x01(\x0b\x32\x19.squint.v1.SegmentRequestH\x00\x42\t\n\x07request\"R\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"\xd7\x01\n\x0b\x46rameAnswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12/\n\x08\x63lassify\x18\x02 \x01(\x0b\x32\x1b.squint.v1.ClassifyResponseH\x00\x12+\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32\x19.squint.v1.DetectResponseH\x00\x12-\n\x07segment\x18\x04 \x01(\x0b\x32\x1a.squint.v1.SegmentResponseH\x00\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x10.squint.v1.ErrorH\x00\x42\x08\n\x06\x61nswer*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x11\n\rPRIORITY_HIGH\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x10\n\x0cPRIORITY_LOW\x10\x03*Z\n\x07\x45xplain\x12\x17\n\x13\x45XPLAIN_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45XPLAIN_TOKENS\x10\x01\x12\x11\n\rEXPLAIN_BATCH\x10\x02\x12\x0f\n\x0b\x45XPLAIN_ALL\x10\x03*m\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x01\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x02\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x03\x32\x86\x02\n\x06Vision\x12\x43\n\x08\x43lassify\x12\x1a.squint.v1.ClassifyRequest\x1a\x1b.squint.v1.ClassifyResponse\x12=\n\x06\x44\x65tect\x12\x18.squint.v1.DetectRequest\x1a\x19.squint.v1.DetectResponse\x12@\n\x07Segment\x12\x19.squint.v1.SegmentRequest\x1a\x1a.squint.v1.SegmentResponse\x12\x36\n\x06Stream\x12\x10.squint.v1.Frame\x1a\x16.squint.v1.FrameAnswer(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'service.proto.squint.v1.vision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2321
-  _globals['_PRIORITY']._serialized_end=2415
-  _globals['_EXPLAIN']._serialized_start=2417
-  _globals['_EXPLAIN']._serialized_end=2507
-  _globals['_MASKFORMAT']._serialized_start=2509
-  _globals['_MASKFORMAT']._serialized_end=2618
+  _globals['_PRIORITY']._serialized_start=2367
+  _globals['_PRIORITY']._serialized_end=2461
+  _globals['_EXPLAIN']._serialized_start=2463
+  _globals['_EXPLAIN']._serialized_end=2553
+  _globals['_MASKFORMAT']._serialized_start=2555
+  _globals['_MASKFORMAT']._serialized_end=2664
   _globals['_OPTIONS']._serialized_start=52
-  _globals['_OPTIONS']._serialized_end=206
-  _globals['_CLASSIFYREQUEST']._serialized_start=208
-  _globals['_CLASSIFYREQUEST']._serialized_end=307
-  _globals['_DETECTREQUEST']._serialized_start=310
-  _globals['_DETECTREQUEST']._serialized_end=463
-  _globals['_SEGMENTREQUEST']._serialized_start=465
-  _globals['_SEGMENTREQUEST']._serialized_end=570
-  _globals['_TIMING']._serialized_start=572
-  _globals['_TIMING']._serialized_end=670
-  _globals['_RUN']._serialized_start=672
-  _globals['_RUN']._serialized_end=709
-  _globals['_TOKENGROUPS']._serialized_start=711
-  _globals['_TOKENGROUPS']._serialized_end=800
-  _globals['_COURSE']._serialized_start=802
-  _globals['_COURSE']._serialized_end=890
-  _globals['_SERVED']._serialized_start=893
-  _globals['_SERVED']._serialized_end=1132
-  _globals['_CLASS']._serialized_start=1134
-  _globals['_CLASS']._serialized_end=1186
-  _globals['_CLASSIFYRESPONSE']._serialized_start=1188
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1280
-  _globals['_BOX']._serialized_start=1282
-  _globals['_BOX']._serialized_end=1335
-  _globals['_DETECTION']._serialized_start=1337
-  _globals['_DETECTION']._serialized_end=1422
-  _globals['_DETECTRESPONSE']._serialized_start=1424
-  _globals['_DETECTRESPONSE']._serialized_end=1518
-  _globals['_POLYGON']._serialized_start=1520
-  _globals['_POLYGON']._serialized_end=1545
-  _globals['_REGION']._serialized_start=1547
-  _globals['_REGION']._serialized_end=1653
-  _globals['_SEGMENTRESPONSE']._serialized_start=1656
-  _globals['_SEGMENTRESPONSE']._serialized_end=1842
-  _globals['_FRAME']._serialized_start=1845
-  _globals['_FRAME']._serialized_end=2017
-  _globals['_ERROR']._serialized_start=2019
-  _globals['_ERROR']._serialized_end=2101
-  _globals['_FRAMEANSWER']._serialized_start=2104
-  _globals['_FRAMEANSWER']._serialized_end=2319
-  _globals['_VISION']._serialized_start=2621
-  _globals['_VISION']._serialized_end=2883
+  _globals['_OPTIONS']._serialized_end=223
+  _globals['_CLASSIFYREQUEST']._serialized_start=225
+  _globals['_CLASSIFYREQUEST']._serialized_end=324
+  _globals['_DETECTREQUEST']._serialized_start=327
+  _globals['_DETECTREQUEST']._serialized_end=480
+  _globals['_SEGMENTREQUEST']._serialized_start=482
+  _globals['_SEGMENTREQUEST']._serialized_end=587
+  _globals['_TIMING']._serialized_start=589
+  _globals['_TIMING']._serialized_end=687
+  _globals['_RUN']._serialized_start=689
+  _globals['_RUN']._serialized_end=726
+  _globals['_TOKENGROUPS']._serialized_start=728
+  _globals['_TOKENGROUPS']._serialized_end=846
+  _globals['_COURSE']._serialized_start=848
+  _globals['_COURSE']._serialized_end=936
+  _globals['_SERVED']._serialized_start=939
+  _globals['_SERVED']._serialized_end=1178
+  _globals['_CLASS']._serialized_start=1180
+  _globals['_CLASS']._serialized_end=1232
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1234
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1326
+  _globals['_BOX']._serialized_start=1328
+  _globals['_BOX']._serialized_end=1381
+  _globals['_DETECTION']._serialized_start=1383
+  _globals['_DETECTION']._serialized_end=1468
+  _globals['_DETECTRESPONSE']._serialized_start=1470
+  _globals['_DETECTRESPONSE']._serialized_end=1564
+  _globals['_POLYGON']._serialized_start=1566
+  _globals['_POLYGON']._serialized_end=1591
+  _globals['_REGION']._serialized_start=1593
+  _globals['_REGION']._serialized_end=1699
+  _globals['_SEGMENTRESPONSE']._serialized_start=1702
+  _globals['_SEGMENTRESPONSE']._serialized_end=1888
+  _globals['_FRAME']._serialized_start=1891
+  _globals['_FRAME']._serialized_end=2063
+  _globals['_ERROR']._serialized_start=2065
+  _globals['_ERROR']._serialized_end=2147
+  _globals['_FRAMEANSWER']._serialized_start=2150
+  _globals['_FRAMEANSWER']._serialized_end=2365
+  _globals['_VISION']._serialized_start=2667
+  _globals['_VISION']._serialized_end=2929
 # @@protoc_insertion_point(module_scope)

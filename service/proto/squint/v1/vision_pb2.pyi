@@ -41,20 +41,22 @@ MASK_FORMAT_PNG: MaskFormat
 MASK_FORMAT_POLYGONS: MaskFormat
 
 class Options(_message.Message):
-    __slots__ = ("model", "level", "min_level", "timeout_ms", "priority", "explain")
+    __slots__ = ("model", "level", "min_level", "timeout_ms", "priority", "explain", "version")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     MIN_LEVEL_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     model: str
     level: str
     min_level: str
     timeout_ms: int
     priority: Priority
     explain: Explain
-    def __init__(self, model: _Optional[str] = ..., level: _Optional[str] = ..., min_level: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
+    version: str
+    def __init__(self, model: _Optional[str] = ..., level: _Optional[str] = ..., min_level: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., explain: _Optional[_Union[Explain, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("image", "options", "top_k")
@@ -111,16 +113,18 @@ class Run(_message.Message):
     def __init__(self, group: _Optional[int] = ..., patches: _Optional[int] = ...) -> None: ...
 
 class TokenGroups(_message.Message):
-    __slots__ = ("rows", "columns", "runs", "sizes")
+    __slots__ = ("rows", "columns", "runs", "sizes", "box")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
     SIZES_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
     rows: int
     columns: int
     runs: _containers.RepeatedCompositeFieldContainer[Run]
     sizes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
+    box: Box
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., sizes: _Optional[_Iterable[int]] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
 
 class Course(_message.Message):
     __slots__ = ("items", "closed", "decoder_wait_ms", "worker_wait_ms")
