@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI, Request, Response
@@ -16,8 +17,8 @@ from service.gateway import admin, answers, health, openapi, playground, predict
 from service.gateway.exchange import Exchange, Headers
 from service.gateway.gate import Gate
 from service.gateway.handler import Call, request_id
-from service.gateway.http import Door
-from service.gateway.kserve import rest
+from service.gateway.http import Door, Opening
+from service.gateway.kserve import call, rest
 from service.gateway.reception import Room
 from service.gateway.serving import Gateway
 from service.gateway.tls import Clients
@@ -27,17 +28,22 @@ _EXPOSED = ("X-Request-Id", "X-Squint-Level", "Server-Timing", "Retry-After")
 
 
 def door(gateway: Gateway, room: Room | None = None, clients: Clients | None = None) -> Door:
-    """Where requests of tasks go in, among as many connections as there is `room` for, of `clients` with certificates
-    if they are asked for."""
+    """Where requests that end in the engine go in, among as many connections as there is `room` for, of `clients` with
+    certificates if they are asked for."""
     return Door(
-        routes.TASK_PATHS,
-        lambda exchange, task: Call(gateway, exchange, task),
+        {path: functools.partial(Call, gateway, task=task) for path, task in routes.TASK_PATHS.items()},
+        functools.partial(_find, gateway),
         _cors_headers(gateway.config.cors_origins),
         limits=gateway.config.limits,
         room=room,
         clients=clients,
         refused=gateway.metrics.refused,
     )
+
+
+def _find(gateway: Gateway, method: bytes, path: str) -> Opening | None:
+    """Who serves a path with the name of a model in it, if it is one that ends in the engine."""
+    return call.find(gateway, method, path) or predictions.find(gateway, method, path)
 
 
 def _cors_headers(origins: Sequence[str]) -> Callable[[Exchange], Headers] | None:
@@ -62,7 +68,8 @@ def _cors_headers(origins: Sequence[str]) -> Callable[[Exchange], Headers] | Non
 
 
 def create(gateway: Gateway) -> FastAPI:
-    """The application around one gateway: everything but the tasks' requests, which go in by the door."""
+    """The application around one gateway: everything but the requests that end in the engine, which go in by the
+    door."""
     # FastAPI's own page loads its script from elsewhere; here nothing comes from outside.
     app = FastAPI(
         title="Squint",
@@ -81,7 +88,8 @@ def create(gateway: Gateway) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(health.router)
     rest.add_to(app)
-    predictions.add_to(app)
+    for path in predictions.PATHS:
+        app.add_route(path, routes.passed_by, methods=list(predictions.METHODS), include_in_schema=False)
     admin.add_to(app)
     app.include_router(playground.router(not gateway.config.no_playground))
     app.add_exception_handler(Refusal, _on_refusal)

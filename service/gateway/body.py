@@ -123,14 +123,15 @@ class Upload:
         """The encoded images, at least one, once the body is whole."""
         if self._form is not None:
             return self._form.images()
-        whole = self._whole()
+        whole = self.whole()
         if self._media == b"application/json":
             return [_base64(whole)]
         if not self._media or self._media.startswith(b"image/") or self._media in _RAW:
             return [whole]
         raise Refusal("unsupported_media_type", "send image/*, multipart/form-data or application/json")
 
-    def _whole(self) -> Image:
+    def whole(self) -> Image:
+        """All of a body that is no form."""
         if self._large is not None:
             return self._large
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)

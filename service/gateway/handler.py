@@ -1,4 +1,4 @@
-"""The course of one HTTP request of a task.
+"""The course of one HTTP request that ends in the engine: of a task, or of another protocol's inference.
 
 Options, model and level; admission, before the body is read; the body; the engine; the answer. Each step is a plain
 call: from the connection as its bytes come, or from the engine when an image is done.
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from service import log
 from service.errors import Refusal
 from service.gateway import answers, body, schemas
-from service.gateway.engine import Outcome
+from service.gateway.catalogue import Entry
+from service.gateway.engine import Image, Outcome
 from service.gateway.exchange import Exchange, Headers, new_id
-from service.gateway.serving import Gateway, Serving
+from service.gateway.serving import Gateway, Serving, Speech
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _encoder = msgspec.json.Encoder()
+_Found = TypeVar("_Found")
 
 
 def request_id(given: str | None) -> str:
@@ -28,32 +32,31 @@ def request_id(given: str | None) -> str:
 
 
 class Call:
-    """One HTTP request of a task. However it ends, it is answered once."""
+    """One HTTP request of a task. However it ends, it is answered once.
+
+    What other protocols do differently they say in `_enter`, `_read`, `_answer` and `_status`.
+    """
 
     __slots__ = ("_exchange", "_gateway", "_serving", "_share", "_upload")
 
-    def __init__(self, gateway: Gateway, exchange: Exchange, task: str) -> None:
+    def __init__(self, gateway: Gateway, exchange: Exchange, task: str, protocol: Speech = "http") -> None:
         self._gateway = gateway
         self._exchange = exchange
         self._share = gateway.budget.share()
         self._upload: body.Upload | None = None
-        self._serving = Serving(gateway, task, "http", request_id(exchange.header(b"x-request-id")))
+        self._serving = Serving(gateway, task, protocol, request_id(exchange.header(b"x-request-id")))
 
     # -- from the connection -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The head is here: admit or refuse."""
-        exchange, serving, limits = self._exchange, self._serving, self._gateway.config.limits
+        exchange, serving = self._exchange, self._serving
         try:
             peer = exchange.client[0] if exchange.client else ""
             keys = exchange.header(b"authorization"), exchange.header(b"x-api-key")
             serving.client = self._gateway.guard.identify(*keys, peer)
             serving.traceparent = exchange.header(b"traceparent")
-            serving.understand(*schemas.options(serving.task, exchange.query, exchange.headers))
-            body.check_head(exchange.header(b"content-length"), exchange.header(b"content-encoding"), limits)
-            serving.admit()
-            self._upload = body.Upload(exchange.header(b"content-type"), limits, self._share)
-            exchange.body_seconds = min(limits.upload_seconds, serving.left)
+            self._enter()
             exchange.send_on()
         except Exception as error:
             self._fail(error)
@@ -69,16 +72,11 @@ class Call:
     def complete(self) -> None:
         """The body is whole: its images go to the engine."""
         upload, self._upload = self._upload, None
-        if upload is None:
-            return
-        if upload.slow:
-            reading = asyncio.get_running_loop().run_in_executor(None, upload.images)
-            reading.add_done_callback(self._read)
-            return
-        try:
-            self._serving.submit(upload.images(), self._done)
-        except Exception as error:
-            self._fail(error)
+        if upload is not None:
+            try:
+                self._read(upload)
+            except Exception as error:
+                self._fail(error)
 
     def late(self, slow: bool) -> None:
         """The body did not come in time, or comes too slowly."""
@@ -99,65 +97,104 @@ class Call:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _read(self, reading: asyncio.Future[list[body.Image]]) -> None:
-        """A large body has been read in a thread."""
-        try:
-            images = reading.result()
-            if self._serving.unanswered:
-                self._serving.submit(images, self._done)
-        except Exception as error:
-            self._fail(error)
+    def _enter(self) -> None:
+        """Choose model and options, and be ready for the body. Raises Refusal."""
+        exchange, serving, limits = self._exchange, self._serving, self._gateway.config.limits
+        entry = self._entry()
+        serving.understand(*schemas.options(serving.task, exchange.query, exchange.headers), entry=entry)
+        body.check_head(exchange.header(b"content-length"), exchange.header(b"content-encoding"), limits)
+        serving.admit()
+        self._upload = body.Upload(exchange.header(b"content-type"), limits, self._share)
+        exchange.body_seconds = min(limits.upload_seconds, serving.left)
+
+    def _entry(self) -> Entry | None:
+        """The model where the path says which, else None. Raises Refusal."""
+        return None
+
+    def _read(self, upload: body.Upload) -> None:
+        """Hand in the images of a body that is whole. Raises Refusal."""
+        if upload.slow:
+            self._aside(self._submit, upload.images)
+        else:
+            self._submit(upload.images())
+
+    def _submit(self, images: Sequence[Image]) -> None:
+        self._serving.submit(images, self._done)
+
+    def _aside(self, then: Callable[[_Found], None], work: Callable[..., _Found], *given: object) -> None:
+        """Have it worked out in a thread, since the event loop would stand still, and go on with what is found, unless
+        the request has ended meanwhile."""
+
+        def worked(working: asyncio.Future[_Found]) -> None:
+            try:
+                found = working.result()
+                if self._serving.unanswered:
+                    then(found)
+            except Exception as error:
+                self._fail(error)
+
+        asyncio.get_running_loop().run_in_executor(None, work, *given).add_done_callback(worked)
 
     def _done(self, outcomes: list[Outcome]) -> None:
         """Every image is answered."""
         try:
-            if len(outcomes) == 1 and outcomes[0].refusal:
-                self._refuse(outcomes[0].refusal, outcomes[0])
-            else:
-                self._answer(outcomes)
+            self._answer(outcomes)
         except Exception as error:
-            self._fail(error)
+            self._fail(error, outcomes)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
     def _answer(self, outcomes: list[Outcome]) -> None:
+        """Answer with what became of the images. Raises Refusal."""
         serving = self._serving
+        if len(outcomes) == 1 and outcomes[0].refusal:
+            self._refuse(outcomes[0].refusal, outcomes)
+            return
         self._share.release()
         seconds = serving.answered(outcomes)
         model = serving.ask.entry.manifest
         backend = serving.ask.entry.backend
         given = [answers.answer(serving.request_id, model, backend, one, seconds, serving.explain) for one in outcomes]
-        headers = [
-            (b"x-squint-level", (outcomes[0].level or serving.ask.level).spelled.encode("ascii")),
-            (b"server-timing", answers.server_timing(outcomes[0], seconds)),
-        ]
-        self._send(200, headers, _encoder.encode(given[0] if len(given) == 1 else given))
+        level = (outcomes[0].level or serving.ask.level).spelled
+        content = _encoder.encode(given[0] if len(given) == 1 else given)
+        self._send(200, self._told(level, outcomes[0], seconds), content)
 
-    def _refuse(self, refusal: Refusal, outcome: Outcome | None = None) -> None:
-        if not self._serving.refused(refusal, [outcome] if outcome else []):
+    def _told(self, level: str, outcome: Outcome, seconds: float) -> Headers:
+        """What an answer's headers say of how it came about; `outcome` is that of its first image."""
+        return [
+            (b"x-squint-level", level.encode("ascii")),
+            (b"server-timing", answers.server_timing(outcome, seconds)),
+        ]
+
+    def _status(self, refusal: Refusal) -> int:
+        """The status of a refusal."""
+        return refusal.status
+
+    def _refuse(self, refusal: Refusal, outcomes: Sequence[Outcome] = ()) -> None:
+        if not self._serving.refused(refusal, outcomes):
             return
         self._upload = None
         self._share.release()
         content = answers.error_body(refusal, self._serving.request_id)
-        self._send(refusal.status, answers.error_headers(refusal), content)
+        self._send(self._status(refusal), answers.error_headers(refusal), content)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, outcomes: Sequence[Outcome] = ()) -> None:
         """A refusal, or a bug of ours: the operator gets the trace, the client only a code."""
         if isinstance(error, Refusal):
             # One that comes after the end, from a body read in a thread, has nobody to tell.
-            self._refuse(error)
+            self._refuse(error, outcomes)
             return
         log.event("bug", severity="error", request_id=self._serving.request_id, trace=log.frames(error))
         told = Refusal("internal", "an internal error; the operator can find it by the request id")
         if self._serving.unanswered:
-            self._refuse(told)
+            self._refuse(told, outcomes)
         elif not self._exchange.response_complete:
             content = answers.error_body(told, self._serving.request_id)
             self._send(told.status, answers.error_headers(told), content)
 
-    def _send(self, status: int, headers: Headers, content: bytes) -> None:
+    def _send(self, status: int, headers: Headers, content: bytes, kind: bytes = b"application/json") -> None:
         headers.append((b"x-request-id", self._serving.request_id.encode("ascii")))
-        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-type", kind))
         if self._serving.trace:
             headers.append((b"traceparent", self._serving.trace.encode("ascii")))
         if self._gateway.leaving():

@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with what it leaves open: what a request's head must keep to, how long a client is waited
-for, how many connections there may be, and a short way for the requests of tasks.
+for, how many connections there may be, and a short way for requests that end in the engine.
 
-Those do not pass through ASGI: the protocol hands a task's head, its body as it comes, and the end of its connection
-to whoever serves tasks, which costs no task of the event loop, no copies of the body and no routing. Everything else
+Those do not pass through ASGI: the protocol hands their head, their body as it comes, and the end of their connection
+to whoever serves them, which costs no task of the event loop, no copies of the body and no routing. Everything else
 goes uvicorn's way to the application.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from collections.abc import Callable, Mapping, Sized
-from typing import Any
+from typing import Any, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -21,7 +21,7 @@ from service.config import Limits
 from service.errors import Refusal
 from service.gateway import answers, strict
 from service.gateway.addresses import Proxies
-from service.gateway.exchange import NOBODY, Exchange, Headers, Taker, new_id
+from service.gateway.exchange import Exchange, Headers, Taker, new_id
 from service.gateway.patience import Patience, Phase, Taking
 from service.gateway.reception import Room
 from service.gateway.tls import Clients, client_of
@@ -37,13 +37,18 @@ _PARTING_SECONDS = 1.0
 _CLOSE = (b"connection", b"close")
 
 
+Opening: TypeAlias = Callable[[Exchange], Taker]
+"""Makes whoever serves an exchange."""
+
+
 class Door:
-    """Where requests of tasks go: `tasks` has the task of each path, `take` makes whoever serves an exchange."""
+    """Which requests take the short way: `posts` has who serves POST to each path; `find` is asked by method and path
+    about those with a name in them."""
 
     def __init__(
         self,
-        tasks: Mapping[str, str],
-        take: Callable[[Exchange, str], Taker],
+        posts: Mapping[str, Opening],
+        find: Callable[[bytes, str], Opening | None] = lambda method, path: None,
         extra_headers: Callable[[Exchange], Headers] | None = None,
         *,
         limits: Limits | None = None,
@@ -52,9 +57,9 @@ class Door:
         admin: bool = False,
         refused: Callable[[str], None] = lambda code: None,
     ) -> None:
-        self.by_path = dict(tasks)
-        self.by_raw_path = {path.encode("ascii"): task for path, task in tasks.items()}
-        self.take = take
+        self.by_path = dict(posts)
+        self.by_raw_path = {path.encode("ascii"): opening for path, opening in posts.items()}
+        self.find = find
         self.extra_headers = extra_headers
         """Headers that an answer to this request has besides its own."""
         self.limits = limits or Limits()
@@ -88,7 +93,7 @@ class _Flow(FlowControl):
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    door = Door({}, lambda exchange, task: NOBODY)
+    door = Door({})
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -105,7 +110,7 @@ class Connection(HttpToolsProtocol):
         """Nothing is written any more."""
         self._behind_proxy = False
         self._exchange: Exchange | None = None
-        """The request read last, if it is one of a task."""
+        """The request read last, if it takes the short way."""
         self._serving: Exchange | None = None
         self._halted: tuple[Any, Any] | None = None
         """What waits, with its application, until the client reads again."""
@@ -218,7 +223,7 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head has ended: a task's request takes the short way, any other uvicorn's."""
+        """The head has ended: the request takes the short way or uvicorn's."""
         if self._deaf:
             return
         method = self.parser.get_method()
@@ -229,13 +234,13 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._moved = False, True
         self._head_bytes = self._patience.received = 0
         self._patience.came()
-        if method == b"POST":
+        if method == b"POST" or method == b"PUT":
             path, _, query = self.url.partition(b"?")
-            task = self.door.by_raw_path.get(path)
-            if task is None or b"#" in query:
-                task, query = self._spelled_otherwise()
-            if task is not None:
-                self._take(task, query)
+            opening = self.door.by_raw_path.get(path) if method == b"POST" else None
+            if opening is None or b"#" in query:
+                opening, query = self._spelled_otherwise(method)
+            if opening is not None:
+                self._take(opening, query)
                 return
         url, headers, expected = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -285,18 +290,20 @@ class Connection(HttpToolsProtocol):
         asking = self.door.room.proxies.forwarded(self.entered, said.decode("latin-1"))
         return self.client if asking == self.entered else (asking, 0)
 
-    def _spelled_otherwise(self) -> tuple[str | None, bytes]:
-        """The task and the query of a URL that is not simply a path, such as one with a host or an escape."""
+    def _spelled_otherwise(self, method: bytes) -> tuple[Opening | None, bytes]:
+        """Who serves a URL that is not simply a known path, such as one with a host, an escape or a name; its query."""
         url = httptools.parse_url(self.url)
-        return self.door.by_path.get(urllib.parse.unquote((url.path or b"").decode("ascii"))), url.query or b""
+        path = urllib.parse.unquote((url.path or b"").decode("ascii"))
+        known = self.door.by_path.get(path) if method == b"POST" else None
+        return known or self.door.find(method, path), url.query or b""
 
-    def _take(self, task: str, query: bytes) -> None:
+    def _take(self, opening: Opening, query: bytes) -> None:
         parser = self.parser
         keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive() and not parser.should_upgrade()
         exchange = Exchange(self, query, self.headers, keep_alive, self.expect_100_continue)
         exchange.client = self._asking(self.headers)
         exchange.body_seconds = HEAD_SECONDS
-        exchange.taker = self.door.take(exchange, task)
+        exchange.taker = opening(exchange)
         former: Any = self.cycle
         self._exchange = exchange
         self.cycle = exchange  # type: ignore[assignment]

@@ -89,18 +89,35 @@ _Given = tuple[tuple[bytes, bytes], ...]
 def options(task: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[CommonOptions, messages.Options]:
     """The options of a request, and those among them that a task's result depends on; not to be changed, for other
     requests share them. The query wins over headers. Raises Refusal that names option and bounds."""
-    given = tuple(pair for pair in headers if pair[0].startswith(_OPTION) or pair[0] == _TIMEOUT)
-    if len(query) + sum(len(name) + len(value) for name, value in given) > _KEPT_BYTES:
-        return _cached.__wrapped__(task, query, given)
-    return _cached(task, query, given)
+    among = _options_among(headers)
+    if len(query) + sum(len(name) + len(value) for name, value in among) > _KEPT_BYTES:
+        return _cached.__wrapped__(task, query, among)
+    return _cached(task, query, among)
 
 
 @lru_cache(1024)
 def _cached(task: str, query: bytes, headers: _Given) -> tuple[CommonOptions, messages.Options]:
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    first = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
-    parsed = parse_options(task, dict(pairs), first)
+    parsed = parse_options(task, _merged(task, query, headers))
     return parsed, of_result(parsed)
+
+
+def given(task: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The options that query and headers give, as they came; the query wins."""
+    return _merged(task, query, _options_among(headers))
+
+
+def _options_among(headers: Iterable[tuple[bytes, bytes]]) -> _Given:
+    return tuple(pair for pair in headers if pair[0].startswith(_OPTION) or pair[0] == _TIMEOUT)
+
+
+def _merged(task: str, query: bytes, headers: _Given) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if headers:
+        first = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
+        found = _from_headers(task, first)
+    if query:
+        found.update(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    return found
 
 
 def of_result(options: CommonOptions) -> messages.Options:
@@ -110,13 +127,11 @@ def of_result(options: CommonOptions) -> messages.Options:
     return messages.Options(**given)
 
 
-def parse_options(task: str, query: Mapping[str, str], headers: Mapping[str, str]) -> CommonOptions:
-    """The options of a request; the query wins over headers. Raises Refusal that names option and bounds."""
+def parse_options(task: str, options: Mapping[str, str]) -> CommonOptions:
+    """The options of a request by their names. Raises Refusal that names option and bounds."""
     kind = OPTIONS[task]
-    given: dict[str, Any] = from_headers(task, headers)
-    given.update(query)
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(options)
     except ValidationError as error:
         name = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
     if name not in kind.model_fields:
@@ -124,14 +139,14 @@ def parse_options(task: str, query: Mapping[str, str], headers: Mapping[str, str
     raise Refusal("bad_option", f"{name} must be {_bounds(kind, name)}")
 
 
-def from_headers(task: str, headers: Mapping[str, str]) -> dict[str, str]:
+def _from_headers(task: str, headers: Mapping[str, str]) -> dict[str, str]:
     """The options of a task that came as headers, by name."""
-    given = {"timeout_ms": headers[TIMEOUT_HEADER]} if TIMEOUT_HEADER in headers else {}
+    found = {"timeout_ms": headers[TIMEOUT_HEADER]} if TIMEOUT_HEADER in headers else {}
     for name in OPTIONS[task].model_fields:
         value = headers.get(OPTION_HEADER + name.replace("_", "-"))
         if value is not None:
-            given[name] = value
-    return given
+            found[name] = value
+    return found
 
 
 def _bounds(kind: type[CommonOptions], name: str) -> str:

@@ -16,7 +16,6 @@ from service import log
 from service.config import Config
 from service.gateway import app
 from service.gateway.addresses import Proxies
-from service.gateway.exchange import NOBODY
 from service.gateway.http import Connection, Door, protocol
 from service.gateway.reception import Reception, Room
 from service.gateway.serving import Gateway
@@ -48,7 +47,7 @@ def ports(gateway: Gateway, listeners: Sequence[socket.socket]) -> list[Port]:
     if len(listeners) > 1:
         # The operator's way in is not shut by clients that take all the room.
         own = Room(config.limits, Proxies(()))
-        door = Door({}, lambda exchange, task: NOBODY, limits=config.limits, room=own, admin=True)
+        door = Door({}, limits=config.limits, room=own, admin=True)
         found.append(Port(listeners[1], door, _admin_certificates(config)))
     return found
 

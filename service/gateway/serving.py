@@ -29,6 +29,8 @@ from service.wire import messages
 
 Speech = Literal["http", "grpc", "kserve-http", "kserve-grpc"]
 State = Literal["starting", "ready", "unavailable", "draining"]
+NO_TASK = "none"
+"""The task of a request that names its model, until that is found."""
 
 
 class Listener(Protocol):

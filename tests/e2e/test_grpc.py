@@ -82,6 +82,25 @@ def test_an_answer_says_what_http_says(service: Service, vision: Vision) -> None
     assert not served.HasField("token_groups") and not served.HasField("course")
 
 
+def test_merged_tokens_are_those_of_http(service: Service, vision: Vision) -> None:
+    over_http = service.request("POST", "/detect?explain=all&level=fast", PNG).json()["explain"]
+    options = pb.Options(explain=pb.EXPLAIN_ALL, level="fast")
+    served = vision.Detect(pb.DetectRequest(image=PNG, options=options), timeout=20).served
+    tokens, groups = over_http["tokens"], served.token_groups
+    assert [groups.rows, groups.columns] == tokens["grid"]
+    assert [[run.group, run.patches] for run in groups.runs] == tokens["groups"]["runs"]
+    assert list(groups.sizes) == tokens["sizes"]
+    assert [groups.box.x0, groups.box.y0, groups.box.x1, groups.box.y1] == pytest.approx(tokens["box"])
+    assert (served.course.items, served.course.closed) == (over_http["batch"]["items"], over_http["batch"]["closed"])
+
+
+def test_a_version_is_taken_by_its_number(vision: Vision) -> None:
+    answer = vision.Classify(pb.ClassifyRequest(image=PNG, options=pb.Options(version="1")), timeout=20)
+    assert answer.served.version == "1"
+    error = refused(lambda: vision.Classify(pb.ClassifyRequest(image=PNG, options=pb.Options(version="9")), timeout=20))
+    assert (error.code(), told(error)["x-squint-code"]) == (grpc.StatusCode.NOT_FOUND, "unknown_version")
+
+
 def test_objects_are_those_of_http(service: Service, vision: Vision) -> None:
     over_http = service.request("POST", "/detect?threshold=0.3", PNG).json()["predictions"]
     answer = vision.Detect(pb.DetectRequest(image=PNG, threshold=0.3, max_detections=5), timeout=20)

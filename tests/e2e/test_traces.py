@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from tritonclient.grpc import service_pb2 as kserve
 
+from service.proto.squint.v1 import vision_pb2 as pb
 from tests.contract import models
 from tests.e2e import images
 from tests.e2e.collector import Collector, attributes
 from tests.e2e.http import Connection, Reply
+from tests.e2e.rpc import Vision, told
 from tests.e2e.service import Service, free_port
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+OTHER = "4bf92f3577b34da6a3ce929d0e0e4736"
 IMAGE = images.png(images.number(7))
 HEADER = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])")
 
@@ -126,6 +132,44 @@ def test_a_trace_goes_on_where_it_came_from(service: Service, collector: Collect
     assert (trace_id, flags) == (TRACE, "01")
     root = trace(collector, TRACE)["request"][0]
     assert (root.parent_span_id.hex(), root.span_id.hex()) == (PARENT, span_id)
+
+
+def test_a_call_of_grpc_tells_its_place_in_its_trace(service: Service, collector: Collector) -> None:
+    """In the trailing metadata, answered or refused, by either service."""
+    came = (("traceparent", f"00-{OTHER}-{PARENT}-01"),)
+    tensor = kserve.ModelInferRequest.InferInputTensor(name="images", datatype="BYTES", shape=[1])
+    asked = kserve.ModelInferRequest(model_name="fake-classify", inputs=[tensor], raw_input_contents=[b"no tensor"])
+    with Vision(service.grpc_port) as vision:
+        infer = vision.channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            kserve.ModelInferRequest.SerializeToString,
+            kserve.ModelInferResponse.FromString,
+        )
+        _, answered = vision.Classify.with_call(pb.ClassifyRequest(image=IMAGE), timeout=20, metadata=came)
+        refused = []
+        for call, wrong in ((vision.Classify, pb.ClassifyRequest(image=b"none")), (infer, asked)):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(wrong, timeout=20, metadata=came)
+            refused.append(caught.value)
+        asked.raw_input_contents[0] = struct.pack("<I", len(IMAGE)) + IMAGE
+        _, inferred = infer.with_call(asked, timeout=20, metadata=came)
+    spans = set()
+    for call in (answered, inferred, *refused):
+        found = HEADER.fullmatch(told(call)["traceparent"])
+        assert found is not None
+        assert (found[1], found[3]) == (OTHER, "01")
+        spans.add(found[2])
+    assert len(spans) == 4, "each is a request of its own"
+
+    def known() -> set[str]:
+        found = collector.traces(1).get(bytes.fromhex(OTHER), {}).get("request", [])
+        return {span.span_id.hex() for span in found if span.parent_span_id.hex() == PARENT}
+
+    for _ in range(100):
+        if known() == spans:
+            break
+        threading.Event().wait(0.05)
+    assert known() == spans
 
 
 def test_whoever_does_not_sample_is_not_sampled(service: Service, collector: Collector) -> None:

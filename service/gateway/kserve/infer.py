@@ -41,15 +41,20 @@ class Asked(msgspec.Struct, frozen=True):
     outputs: Sequence[Wanted] = ()
 
 
+class Plan(msgspec.Struct, frozen=True):
+    """What was made of it: the outputs to answer, and the option top_k."""
+
+    outputs: list[Wanted]
+    top_k: int
+
+
 class Answer(msgspec.Struct, frozen=True):
-    """What it gets; `first` is what became of its first image, `seconds` what it took in all."""
+    """What it gets."""
 
     model: str
     version: str
     parameters: dict[str, str]
     outputs: list[Output]
-    first: Outcome
-    seconds: float
 
 
 def find(gateway: Gateway, name: str, version: str = "") -> Entry:
@@ -59,9 +64,13 @@ def find(gateway: Gateway, name: str, version: str = "") -> Entry:
     return served.take(version) if version else served.stable
 
 
-def chosen(gateway: Gateway, name: str, version: str = "") -> Entry:
-    """The model of an inference, which may be its canary. Raises as `find` does."""
-    return _served(gateway, name).take(version or None)
+def choose(gateway: Gateway, serving: Serving, name: str, version: str = "") -> Entry:
+    """The model that a request names, which may be its canary; `serving` holds it from here on. Raises as `find`
+    does."""
+    entry = _served(gateway, name).take(version or None)
+    serving.task = entry.manifest.task
+    serving.hold(entry)
+    return entry
 
 
 def _served(gateway: Gateway, name: str) -> Served:
@@ -74,43 +83,31 @@ def _served(gateway: Gateway, name: str) -> Served:
 async def run(
     gateway: Gateway,
     serving: Serving,
-    entry: Entry,
     asked: Asked,
     wait: Callable[[Serving, Sequence[Image]], Awaitable[list[Outcome]]],
-    options: Mapping[str, str] = {},
     within: float | None = None,
 ) -> Answer:
-    """Serve a request. `options` are those that came beside its parameters, which win over them; `within` is how many
-    seconds the protocol itself leaves. `wait` hands the images in and waits for what becomes of them. However it
-    ends, `serving` has ended with it. Raises Refusal."""
+    """Serve a request whose model was chosen. `within` is how many seconds the protocol itself leaves. `wait` hands the
+    images in and waits for what becomes of them. However it ends, `serving` has ended with it. Raises Refusal."""
     outcomes: list[Outcome] = []
     try:
-        wanted, top_k = _understand(serving, entry, asked, options, within)
+        plan = begin(serving, asked, {}, within)
         outcomes = await wait(serving, asked.images)
-        _check(outcomes)
-        answered = _results(gateway, serving, entry, outcomes, top_k)
-        tensors = [outputs.tensor(one, answered) for one in wanted]
+        found = answer(gateway, serving, plan, outcomes)
     except Refusal as refusal:
         serving.refused(refusal, outcomes)
         raise
     except Exception:
         serving.refused(Refusal("internal", "an internal error"), outcomes)
         raise
-    seconds = serving.answered(outcomes)
-    manifest = entry.manifest
-    levels = dict.fromkeys(_level(outcome, serving).spelled for outcome in outcomes)
-    parameters = {"level": ",".join(levels), "backend": entry.backend}
-    return Answer(manifest.name, manifest.version, parameters, tensors, outcomes[0], seconds)
+    serving.answered(outcomes)
+    return found
 
 
-def _understand(
-    serving: Serving,
-    entry: Entry,
-    asked: Asked,
-    options: Mapping[str, str],
-    within: float | None,
-) -> tuple[list[Wanted], int]:
-    """Have `serving` know the options; the outputs to answer, and the option top_k. Raises Refusal."""
+def begin(serving: Serving, asked: Asked, options: Mapping[str, str], within: float | None = None) -> Plan:
+    """Have `serving`, whose model was chosen, know the options. `options` are those that came beside the parameters,
+    which win over them. Raises Refusal."""
+    entry = _entry(serving)
     manifest = entry.manifest
     wanted = outputs.check(asked.outputs, metadata.specs(entry), manifest.task)
     for name in ("model", "version"):
@@ -129,7 +126,25 @@ def _understand(
         _least(within, _timeout(asked.parameters)),
         entry,
     )
-    return wanted, of_result.top_k
+    return Plan(wanted, of_result.top_k)
+
+
+def answer(gateway: Gateway, serving: Serving, plan: Plan, outcomes: Sequence[Outcome]) -> Answer:
+    """The output tensors that what became of the images makes. Raises Refusal, that of the first image that was
+    refused."""
+    _check(outcomes)
+    entry = _entry(serving)
+    answered = _results(gateway, serving, entry, outcomes, plan.top_k)
+    tensors = [outputs.tensor(one, answered) for one in plan.outputs]
+    levels = dict.fromkeys(_level(outcome, serving).spelled for outcome in outcomes)
+    parameters = {"level": ",".join(levels), "backend": entry.backend}
+    return Answer(entry.manifest.name, entry.manifest.version, parameters, tensors)
+
+
+def _entry(serving: Serving) -> Entry:
+    if serving.entry is None:
+        raise RuntimeError("no model was chosen")
+    return serving.entry
 
 
 def _parsed(task: str, given: Mapping[str, str]) -> tuple[schemas.CommonOptions, messages.Options]:
@@ -141,7 +156,7 @@ def _parsed(task: str, given: Mapping[str, str]) -> tuple[schemas.CommonOptions,
 
 @lru_cache(1024)
 def _cached(task: str, pairs: tuple[tuple[str, str], ...]) -> tuple[schemas.CommonOptions, messages.Options]:
-    parsed = schemas.parse_options(task, dict(pairs), {})
+    parsed = schemas.parse_options(task, dict(pairs))
     return parsed, schemas.of_result(parsed)
 
 

@@ -18,7 +18,7 @@ from service.gateway.kserve.tensors import BYTES, INPUT
 from service.gateway.rpc import caller, status
 from service.gateway.rpc.entrance import Context, Entrance, Handler, Inbox
 from service.gateway.rpc.picture import gone
-from service.gateway.serving import Gateway, Serving
+from service.gateway.serving import NO_TASK, Gateway, Serving
 from service.proto.inference import inference_pb2 as pb
 
 NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -107,33 +107,29 @@ class Inference:
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         by = caller.current()
-        how = await self._one(request, by, by.request_id, context.time_remaining())
+        how, trace = await self._one(request, by, by.request_id, context.time_remaining())
         if isinstance(how, Refusal):
-            await status.abort(context, how, by.request_id)
+            await status.abort(context, how, by.request_id, trace)
+        status.tell_trace(context, trace)
         return how
 
     async def _one(
         self, request: pb.ModelInferRequest, by: caller.Caller, request_id: str, within: float | None
-    ) -> pb.ModelInferResponse | Refusal:
-        """One inference. A refusal is counted here, and so is not raised."""
+    ) -> tuple[pb.ModelInferResponse | Refusal, str]:
+        """One inference, and its place in its trace. A refusal is counted here, and so is not raised."""
         gateway = self._gateway
-        try:
-            entry = infer.chosen(gateway, request.model_name, request.model_version)
-        except Refusal as refusal:
-            gateway.metrics.refused(refusal.code)
-            return refusal
-        serving = Serving(gateway, entry.manifest.task, "kserve-grpc", request_id, by.client)
-        serving.hold(entry)
+        serving = Serving(gateway, NO_TASK, "kserve-grpc", request_id, by.client)
         serving.traceparent = by.traceparent
         share = gateway.budget.share()
         try:
+            infer.choose(gateway, serving, request.model_name, request.model_version)
             share.cover(sum(map(len, request.raw_input_contents)) or request.ByteSize())
             asked = _asked(request, gateway.config.limits)
-            answer = await infer.run(gateway, serving, entry, asked, _waiting(within), within=within)
-            return _written(answer, request)
+            answer = await infer.run(gateway, serving, asked, _waiting(within), within)
+            return _written(answer, request), serving.trace
         except Refusal as refusal:
             serving.refused(refusal)
-            return refusal
+            return refusal, serving.trace
         except Exception:
             serving.refused(Refusal("internal", "an internal error"))
             raise
@@ -194,7 +190,7 @@ class Inference:
     ) -> pb.ModelStreamInferResponse:
         if isinstance(request, Refusal):
             return pb.ModelStreamInferResponse(error_message=request.message)
-        how = await self._one(request, by, request_id, within)
+        how, _ = await self._one(request, by, request_id, within)
         if isinstance(how, Refusal):
             error = pb.ModelStreamInferResponse(error_message=how.message)
             error.infer_response.id = request.id

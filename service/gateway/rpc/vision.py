@@ -49,7 +49,8 @@ class Vision:
                 picture.drop()
                 raise
             if isinstance(answer, Refusal):
-                await status.abort(context, answer, by.request_id)
+                await status.abort(context, answer, by.request_id, picture.serving.trace)
+            status.tell_trace(context, picture.serving.trace)
             return answer
 
         return grpc.unary_unary_rpc_method_handler(method, takes.FromString, gives.SerializeToString)

@@ -4,6 +4,7 @@ goes out."""
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,8 @@ class Setting:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
             await send({"type": "http.response.body", "body": b"asgi"})
 
-        door = Door({"/classify": "classify", "/v1/classify": "classify"}, take, **terms)
+        posts = {path: functools.partial(take, task="classify") for path in ("/classify", "/v1/classify")}
+        door = Door(posts, **terms)
         config = uvicorn.Config(application, http=http.protocol(door), lifespan="off", log_config=None)
         config.load()
         self.connection = config.http_protocol_class(  # type: ignore[call-arg]

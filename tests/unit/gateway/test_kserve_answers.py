@@ -183,7 +183,7 @@ def test_the_encoding_of_an_answer(header: str | None, encoding: str) -> None:
 
 
 def test_statuses_as_triton_has_them() -> None:
-    assert status.triton(Refusal("overloaded", "")) == 503
+    assert status.triton(Refusal("overloaded", "")) == status.triton(Refusal("rate_limited", "")) == 503
     assert status.triton(Refusal("starting", "")) == 400
     assert status.triton(Refusal("unknown_model", "")) == 404
     assert {status.triton(Refusal(code, "")) for code in STATUS} <= {400, 401, 403, 404, 405, 499, 500, 503}

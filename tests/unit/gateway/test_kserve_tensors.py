@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from service.config import Limits
 from service.errors import Refusal
-from service.gateway.engine import Outcome, Tensor
+from service.gateway.engine import Tensor
 from service.gateway.kserve import message, tensors
 from service.gateway.kserve.infer import Answer, Asked
 from service.gateway.kserve.outputs import Wanted
@@ -280,7 +280,7 @@ def test_answers_mix_both_forms(forms: list[bool | None], default: bool) -> None
     ]
     wanted = [Wanted(output.name, binary=form) for output, form in zip(outputs, forms, strict=True)]
     read = message.Read(Asked([b"ABC"], outputs=wanted), "id-1", default)
-    answer = Answer("m", "1", {"level": "full"}, outputs, Outcome(), 0.1)
+    answer = Answer("m", "1", {"level": "full"}, outputs)
     body, json_bytes = message.written(answer, read)
     head = json.loads(body[:json_bytes])
     assert (head["model_name"], head["model_version"], head["id"]) == ("m", "1", "id-1")
