@@ -17,6 +17,7 @@ from service.tasks import contours, png, runs
 from service.tasks.agreement import Agreement, Outputs
 from service.tasks.grid import Grid, grid, spread
 from service.tasks.outline import refine
+from service.tasks.runs import Strips
 from service.wire.messages import Geometry, Options, Segment, Segmentation
 
 OUTPUTS = ("mask",)
@@ -30,15 +31,17 @@ def result(outputs: Outputs, geometry: Geometry, options: Options) -> Segmentati
     Raises ValueError for a mask that holds no class indices.
     """
     mask, place = _placed(outputs, geometry)
-    segments = []
-    for index in np.unique(mask):
-        if index:
-            segments.extend(_segment(int(index), mask == index, place, options))
+    strips = runs.strips(mask)
+    areas = runs.areas(strips, place)
     size = (geometry.height, geometry.width)
     if options.mask == "png":
+        segments = [Segment(index, area) for index, area in areas.items()]
         return Segmentation(size, "png", segments, png=png.encode(spread(mask, place)))
+    each = {index: strips.take(strips.label == index) for index in areas}
     if options.mask == "rle":
-        return Segmentation(size, "rle", segments, rle=_lengths(mask > 0, place))
+        segments = [Segment(index, area, rle=_lengths(each[index], place)) for index, area in areas.items()]
+        return Segmentation(size, "rle", segments, rle=_lengths(strips, place))
+    segments = [Segment(index, area, polygons=_outlines(mask, each[index], place)) for index, area in areas.items()]
     return Segmentation(size, options.mask, segments)
 
 
@@ -71,21 +74,18 @@ def _placed(outputs: Outputs, geometry: Geometry) -> tuple[NDArray[Any], Grid]:
     return mask, grid(geometry, *mask.shape)
 
 
-def _segment(index: int, cells: NDArray[np.bool_], place: Grid, options: Options) -> list[Segment]:
-    """The segment of one class; none when no displayed pixel is of it."""
-    area = int(np.diff(place.rows) @ cells @ np.diff(place.columns))
-    if not area:
-        return []
-    if options.mask == "rle":
-        return [Segment(index, area, rle=_lengths(cells, place))]
-    if options.mask == "polygons":
-        return [Segment(index, area, polygons=contours.rings(cells, place))]
-    return [Segment(index, area)]
+def _lengths(strips: Strips, place: Grid) -> str:
+    """COCO run lengths of the displayed pixels of these strips."""
+    return runs.compress(*runs.runs(strips, place), place.height, place.width)
 
 
-def _lengths(cells: NDArray[np.bool_], place: Grid) -> str:
-    """COCO run lengths of the displayed pixels that these cells cover."""
-    return runs.compress(*runs.runs(cells, place), place.height, place.width)
+def _outlines(mask: NDArray[Any], strips: Strips, place: Grid) -> list[list[float]]:
+    """The rings around the cells of one class, whose strips these are."""
+    # Only the part of the mask where there are some is looked at.
+    top, bottom = int(strips.top.min()), int(strips.bottom.max())
+    left, right = int(strips.column.min()), int(strips.column.max()) + 1
+    part = Grid(place.rows[top : bottom + 1], place.columns[left : right + 1], place.height, place.width)
+    return contours.rings(mask[top:bottom, left:right] == strips.label[0], part)
 
 
 def agreement(reference: Outputs, outputs: Outputs) -> Agreement:

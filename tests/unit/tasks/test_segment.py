@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from service.tasks import contours, segment
-from service.tasks.grid import grid
+from service.tasks.grid import Grid, grid
 from service.tasks.outline import FINE, refine
 from service.wire.messages import Geometry, Options, Segmentation
 
@@ -206,6 +206,52 @@ def nearest(mask: Mask, place: Geometry) -> Mask:
             if 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]:
                 pixels[y, x] = mask[int(row), int(column)]
     return pixels
+
+
+def walked(cells: NDArray[np.bool_], columns: list[int], rows: list[int]) -> list[list[float]]:
+    """The rings by definition: edge after edge along every cell, the set one on the right hand."""
+    framed = np.pad(cells, 1).astype(int)
+    ahead: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    across, down = np.diff(framed, axis=0)[:, 1:-1], np.diff(framed, axis=1)[1:-1]
+    for found, begin, end in (
+        (across == 1, (0, 0), (1, 0)),
+        (across == -1, (1, 0), (0, 0)),
+        (down == -1, (0, 0), (0, 1)),
+        (down == 1, (0, 1), (0, 0)),
+    ):
+        for y, x in np.argwhere(found).tolist():
+            ahead.setdefault((x + begin[0], y + begin[1]), []).append((x + end[0], y + end[1]))
+    rings = []
+    for start in list(ahead):
+        while ahead.get(start):
+            ring, here = [start], ahead[start].pop(0)
+            while here != start:
+                before, ways = ring[-1], ahead[here]
+                ring.append(here)
+                right = (here[0] - (here[1] - before[1]), here[1] + (here[0] - before[0]))
+                here = ways.pop(ways.index(right) if len(ways) > 1 else 0)
+            placed, left = [(columns[x], rows[y]) for x, y in ring], []
+            while left != placed:
+                left = placed
+                apart = [one for i, one in enumerate(left) if one != left[i - 1]]
+                around = [(apart[i - 1], one, apart[(i + 1) % len(apart)]) for i, one in enumerate(apart)]
+                placed = [b for a, b, c in around if not any(a[k] == b[k] == c[k] for k in (0, 1))]
+            if len(placed) >= 4:
+                rings.append([float(value) for point in placed for value in point])
+    return rings
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_rings_are_those_that_a_walk_along_every_cell_finds(data: st.DataObject) -> None:
+    """Also where cells cover no pixel, so that points of a ring fall together."""
+    height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    cells = np.array(data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width)))
+    steps = [data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)) for n in (height, width)]
+    rows, columns = (np.cumsum([0, *step]) for step in steps)
+    place = Grid(rows, columns, int(rows[-1]), int(columns[-1]))
+    cells = cells.reshape(height, width)
+    assert contours.rings(cells, place) == walked(cells, columns.tolist(), rows.tolist())
 
 
 @settings(max_examples=80, deadline=None)
