@@ -26,6 +26,7 @@ from service.config import Config
 from service.core.decoding import DEPTH
 from service.core.restart import MAX_DELAY, Restart
 from service.errors import WireError
+from service.lateness import Lateness
 from service.wire.channel import ControlChannel
 from service.wire.messages import (
     Attach,
@@ -156,6 +157,7 @@ class Supervisor:
         self._exit: int | None = None
         self._drain_until: float | None = None
         self._looked_at = time.monotonic()
+        self._lateness = Lateness(shared.board)
         self._late: list[int] = []
         """Workers not heard of for a while, as the gateway was told."""
         self._adopts = orphans.adopts()
@@ -378,12 +380,13 @@ class Supervisor:
         for child in self._shared.children:
             if child.process is None:
                 continue
-            beats = [Pulse(self._shared.board, child.first_pulse + k).read() for k in range(child.pulses)]
+            records = range(child.first_pulse, child.first_pulse + child.pulses)
+            judged = self._lateness.judge(child.process.pid, records, now)
             slow_start = not child.ready and now - child.started_at > self._config.load_seconds
-            if slow_start or any(beat.overdue(now) for beat in beats):
+            if slow_start or judged.hung:
                 log.event("process_hung", severity="error", process=child.name)
                 self._kill(child)
-            if child.role == "worker" and any(beat.late(now) for beat in beats):
+            if child.role == "worker" and judged.late:
                 late.append(child.index)
         if late != self._late:
             self._late = late

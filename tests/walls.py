@@ -96,9 +96,11 @@ ROOMS: dict[str, Room] = {
     "service/preflight.py": Room(BASICS | {"service.artefacts", "service.core", "service.wire"} | ARTEFACT),
     "service/artefacts.py": Room(BASICS | {"service.core", "service.wire"} | ARTEFACT),
     "service/supervisor.py": Room(
-        BASICS | {"service.core", "service.wire", "service.orphans", "service.ports", "service.preflight"},
+        BASICS
+        | {"service.core", "service.wire", "service.lateness", "service.orphans", "service.ports", "service.preflight"},
         {"setproctitle"},
     ),
+    "service/lateness.py": Room({"service.wire"}),
     "service/orphans.py": Room(),
     "service/ports.py": Room({"service.errors"}),
     "service/__main__.py": Room(BASICS | {"service.supervisor"}),
@@ -150,6 +152,7 @@ FLAGS = ("squint/cli.py", "squint/commands/", "loadtest/")
 READERS = (
     "service/config.py",
     "service/keys.py",
+    "service/lateness.py",
     "service/gateway/tls.py",
     "service/gateway/playground.py",
     "service/backends/",
