@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from service.settings import SETTINGS
 from service.version import VERSION
 from squint import cli
 from squint.commands import serve
+from tests.deploy import custom
 from tests.deploy.tools import kustomize
 from tests.walls import ROOT
 
@@ -24,8 +27,6 @@ K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = ("cpu", "gpu", "keda")
 RELEASES = ("1.29", "1.33", "1.37")
 """Releases of Kubernetes whose schemas everything must fit, strictly: no unknown field."""
-CUSTOM = {"ScaledObject", "ServiceMonitor", "ClusterServingRuntime"}
-"""Kinds of others, for which no schema comes with this project; what of them are pods is validated as pods."""
 Object = dict[str, Any]
 
 
@@ -58,7 +59,9 @@ def container(objects: list[Object]) -> Object:
 def check(objects: list[Object]) -> None:
     for release in RELEASES:
         for one in objects:
-            if one["kind"] not in CUSTOM:
+            if one["kind"] in custom.SCHEMAS:
+                custom.check(one)
+            else:
                 kubernetes_validate.validate(one, release, strict=True)
 
 
@@ -88,6 +91,25 @@ def test_validation_sees_what_is_wrong() -> None:
     wrong["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         check([wrong])
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [
+        (("overlays", "keda"), lambda spec: spec.update(maxReplicas=10)),
+        (("overlays", "keda"), lambda spec: spec["triggers"][0]["metadata"].update(threshold=0.1)),
+        (("overlays", "keda"), lambda spec: spec["triggers"][0]["metadata"].update(adress="http://a.example")),
+        (("overlays", "keda"), lambda spec: spec["triggers"][1].pop("metricType")),
+        (("kserve",), lambda spec: spec["protocolVersions"].append("grpc")),
+        (("kserve",), lambda spec: spec["supportedModelFormats"][0].update(autoselect=True)),
+    ],
+)
+def test_definitions_of_others_see_what_is_wrong(where: tuple[str, ...], wrong: Callable[[Object], None]) -> None:
+    (one,) = [one for one in built(*where) if one["kind"] in custom.SCHEMAS]
+    custom.check(one)
+    wrong(one["spec"])
+    with pytest.raises(jsonschema.ValidationError):
+        custom.check(one)
 
 
 def test_every_file_is_part_of_something() -> None:
@@ -257,6 +279,7 @@ def test_the_service_monitor_scrapes_the_service(tmp_path: Path) -> None:
 
 def test_kserve_starts_the_service_with_flags_it_has() -> None:
     (runtime,) = built("kserve")
+    custom.check(runtime)
     spec = runtime["spec"]
     (one,) = spec["containers"]
     assert one["name"] == "kserve-container"
