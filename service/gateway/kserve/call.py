@@ -12,12 +12,12 @@ import re
 import msgspec
 
 from service.errors import Refusal
-from service.gateway import body, schemas
+from service.gateway import body, packing, schemas
 from service.gateway.engine import Outcome
 from service.gateway.exchange import Exchange
 from service.gateway.handler import Call
 from service.gateway.http import Opening
-from service.gateway.kserve import infer, message, packing, status
+from service.gateway.kserve import infer, message, status
 from service.gateway.serving import NO_TASK, Gateway
 
 HEADER_LENGTH = b"inference-header-content-length"

@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 
 from service import log
 from service.errors import Refusal
-from service.gateway import tls
+from service.gateway import packing, tls
 from service.gateway.auth import ADMIN_CALLS
-from service.gateway.rpc import caller, status
+from service.gateway.rpc import caller, packed, status
 from service.gateway.serving import Gateway
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,9 +40,10 @@ PUBLIC = frozenset(
 class Inbox(AsyncIterator[Any]):
     """The messages of a call as they come. One that cannot be parsed raises Refusal; the next one may be asked for."""
 
-    def __init__(self, context: Context, parse: Parse) -> None:
+    def __init__(self, context: Context, parse: Parse, limit: int) -> None:
         self._context = context
         self._parse = parse
+        self._limit = limit
         self._reading: asyncio.Future[Any] | None = None
         self.closed = False
         """No more is read, though the client may have more."""
@@ -62,13 +63,22 @@ class Inbox(AsyncIterator[Any]):
             raise
         if raw is grpc.aio.EOF:
             raise StopAsyncIteration
-        return parsed(raw, self._parse)
+        return parsed(await plain(raw, self._limit), self._parse)
 
     def close(self) -> None:
         """End it, after what was read last."""
         self.closed = True
         if self._reading is not None:
             self._reading.cancel()
+
+
+async def plain(raw: bytes, limit: int) -> bytes:
+    """A message as its client wrote it, which may have compressed it: at most `limit` bytes. Raises Refusal."""
+    encoding = packed.encoding(raw)
+    if not encoding:
+        return raw
+    # However short it is, it may become long.
+    return await asyncio.get_running_loop().run_in_executor(None, packing.unpacked, raw, encoding, limit)
 
 
 def parsed(raw: bytes, parse: Parse) -> Any:
@@ -195,10 +205,10 @@ class Entrance(grpc.GenericRpcHandler):
             raise Refusal("slow_upload", f"the message did not arrive within {limit:g} seconds") from None
         if raw is grpc.aio.EOF:
             raise Refusal("bad_request", "the call has no message")
-        return parsed(raw, parse)
+        return parsed(await plain(raw, self._gateway.config.limits.message_bytes), parse)
 
     async def _from_stream(self, context: Context, parse: Parse, method: Callable[..., Awaitable[Any]]) -> Any:
-        inbox = Inbox(context, parse)
+        inbox = Inbox(context, parse, self._gateway.config.limits.message_bytes)
         self._inboxes.add(inbox)
         try:
             answer = await method(inbox, context)

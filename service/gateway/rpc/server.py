@@ -29,9 +29,8 @@ ALIVE_MS, ALIVE_ANSWER_MS = 60_000, 20_000
 """A silent client is pinged after the first, and given up after the second."""
 CONNECTIONS = 4096
 """Most connections at a time."""
-_IDENTITY_ALONE = 1
-"""No compressed messages: images are compressed already, and a small message could become a very large one before any
-limit is applied to it."""
+_PLAIN, _DEFLATE, _GZIP = 1, 2, 4
+"""Bits of what messages may be compressed by."""
 
 
 class RpcServer:
@@ -91,7 +90,9 @@ def _options(config: Config) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", ALIVE_MS),
         ("grpc.keepalive_timeout_ms", ALIVE_ANSWER_MS),
-        ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ALONE),
+        ("grpc.compression_enabled_algorithms_bitset", _PLAIN | _DEFLATE | _GZIP),
+        # The library would unpack a message without any limit; see `packed`.
+        ("grpc.per_message_decompression", 0),
         # The supervisor holds the port, so that it stays ours while a gateway is replaced.
         ("grpc.so_reuseport", 1),
     ]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import STATUS, Refusal
+from service.gateway import packing
 from service.gateway.engine import Outcome
-from service.gateway.kserve import outputs, packing, status
+from service.gateway.kserve import outputs, status
 from service.gateway.kserve.outputs import Results, Wanted
 from service.gateway.kserve.tensors import binary, listed
 from service.gateway.statistics import Statistics
