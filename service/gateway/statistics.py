@@ -66,6 +66,14 @@ class Statistics:
         """The counts of one version of a model; not to be changed."""
         return self._counts.get((model, version)) or ModelCounts()
 
+    def __contains__(self, one: tuple[str, str]) -> bool:
+        """Something was counted of this model and version."""
+        return one in self._counts
+
+    def forget(self, model: str, version: str) -> None:
+        """It is served no more: there is no end to version numbers."""
+        self._counts.pop((model, version), None)
+
     def _of(self, model: str, version: str) -> ModelCounts:
         counts = self._counts.get((model, version))
         if counts is None:

@@ -84,6 +84,8 @@ class TritonMetrics:
         """The Prometheus text format."""
         pending = self._pending()
         shown = list(pending)
+        for gone in [one for one in self._models if one not in self._statistics and one not in pending]:
+            del self._models[gone]
         lines: list[str] = []
         for name, (text, count) in _COUNTS.items():
             lines += _head(name, "counter", text)

@@ -248,7 +248,7 @@ class Turnover:
         if entry.key in self._retiring:
             return
         if entry.resting:
-            self._catalogue.drop(entry)
+            self._drop(entry)
             return
         task = asyncio.ensure_future(self._retired(entry))
         self._retiring[entry.key] = entry, task
@@ -262,10 +262,17 @@ class Turnover:
         # Between giving up its lanes and telling the workers nobody else has a turn.
         leaving = self._engine.holdings.unload(entry.key, self._config.load_seconds)
         if not entry.resting:
-            self._catalogue.drop(entry)
+            self._drop(entry)
         del self._retiring[entry.key]
         await leaving
         self._metrics.reloaded("unloaded")
+
+    def _drop(self, entry: Entry) -> None:
+        """Forget a version that no worker has any more, and what was counted of it."""
+        self._catalogue.drop(entry)
+        served = self._catalogue.models.get(entry.manifest.name)
+        if served is None or entry.manifest.version not in served.versions:
+            self._engine.statistics.forget(entry.manifest.name, entry.manifest.version)
 
     async def gone(self, name: str) -> None:
         """Until all versions of a model that were on their way out are."""

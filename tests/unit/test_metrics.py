@@ -182,6 +182,18 @@ def test_tritons_counters_are_those_of_the_statistics() -> None:
     assert value(text, "nv_inference_queue_duration_histogram_us_bucket", **labels, le="10000") == 1
 
 
+def test_nothing_is_kept_of_versions_that_are_served_no_more() -> None:
+    metrics, statistics = triton(("a", "2"))
+    for version in ("1", "2"):
+        statistics.refused("a", version, 0.1)
+        metrics.finished(serving("a", version), [], Refusal("internal", "no"), 0.1)
+    statistics.forget("a", "1")
+    assert statistics.of("a", "1").fail.count == 0 and statistics.of("a", "2").fail.count == 1
+    kept = metrics.render()
+    assert metrics._models.keys() == {("a", "2")}
+    assert value(kept, "nv_inference_request_failure", model="a", version="2", reason="BACKEND") == 1
+
+
 def test_tritons_reasons_of_failures() -> None:
     metrics, _ = triton(("a", "1"))
     for code in STATUS:
