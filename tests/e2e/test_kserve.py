@@ -6,7 +6,9 @@ import base64
 import gzip
 import json
 import random
+import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +197,34 @@ def test_a_request_is_in_log_and_metrics_as_any_other(service: Service) -> None:
     (line,) = [line for line in service.log_lines("request") if line["request_id"] == "kserve-77"]
     assert (line["protocol"], line["model"], line["images"], line["status"]) == ("kserve-http", MODEL, 2, 200)
     assert line["bytes"] == 2 * len(PNG)
+
+
+def test_a_model_that_is_not_there_is_in_the_log_too(service: Service) -> None:
+    error(
+        service.request("POST", "/v2/models/nothing/infer", b"{}", {"X-Request-Id": "kserve-78"}), 404, "unknown_model"
+    )
+    (line,) = [line for line in service.log_lines("request") if line["request_id"] == "kserve-78"]
+    assert (line["protocol"], line["task"], line["model"]) == ("kserve-http", "none", "none")
+
+
+def test_whoever_leaves_is_dropped(service: Service) -> None:
+    head = f"POST {INFER} HTTP/1.1\r\nHost: t\r\n{LENGTH}: 0\r\nX-Request-Id: left-%d\r\nContent-Length: %d\r\n\r\n"
+    slow = images.png(images.sleep(30))
+    # One leaves before its body is whole, one while its image is looked at.
+    for number, body in enumerate((slow[:-1], slow)):
+        with socket.create_connection(("127.0.0.1", service.port)) as leaving:
+            leaving.sendall((head % (number, len(slow))).encode() + body)
+            time.sleep(0.1)
+    until = time.monotonic() + 10.0
+    while time.monotonic() < until:
+        ended = [line for line in service.log_lines("request") if line["request_id"].startswith("left-")]
+        if len(ended) == 2:
+            break
+        time.sleep(0.02)
+    assert [(line["request_id"], line["outcome"]) for line in ended] == [
+        ("left-0", "client_closed_request"),
+        ("left-1", "client_closed_request"),
+    ]
 
 
 # --- as perf_analyzer does it ----------------------------------------------------------------------------------

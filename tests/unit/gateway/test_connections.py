@@ -110,16 +110,14 @@ class Setting:
         self.takers: list[Taker] = []
         self.passed: list[str] = []
 
-        def take(exchange: Exchange, task: str) -> Taker:
-            self.takers.append(Taker(exchange, task, self.steps, wait))
-            return self.takers[-1]
+        self._wait = wait
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             self.passed.append(f"{scope['method']} {scope['path']}")
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
             await send({"type": "http.response.body", "body": b"asgi"})
 
-        posts = {path: functools.partial(take, task="classify") for path in ("/classify", "/v1/classify")}
+        posts = {path: functools.partial(self.take, task="classify") for path in ("/classify", "/v1/classify")}
         door = Door(posts, **terms)
         config = uvicorn.Config(application, http=http.protocol(door), lifespan="off", log_config=None)
         config.load()
@@ -128,6 +126,11 @@ class Setting:
         )
         self.transport = Transport()
         self.connection.connection_made(self.transport)
+
+    def take(self, exchange: Exchange, task: str) -> Taker:
+        """Serve a request that takes the short way."""
+        self.takers.append(Taker(exchange, task, self.steps, self._wait))
+        return self.takers[-1]
 
     def receive(self, data: bytes, pieces: int = 0) -> None:
         """`data` arrives, whole or in pieces of this many bytes."""
@@ -191,6 +194,27 @@ def test_other_spellings_of_a_path_mean_the_same(target: str, query: str) -> Non
         assert setting.steps == [f"begin classify {query}".rstrip(), "complete 1"]
 
     in_loop(check)
+
+
+def test_a_path_with_a_name_in_it_is_looked_up_by_its_method() -> None:
+    asked: list[tuple[bytes, str]] = []
+
+    async def check() -> None:
+        def find(method: bytes, path: str) -> Any:
+            asked.append((method, path))
+            return functools.partial(setting.take, task=path) if path.startswith("/models/") else None
+
+        setting = Setting(find=find)
+        for method, target in (("POST", "/models/a%20b/infer?x=1"), ("PUT", "/models/c"), ("PUT", "/classify")):
+            setting.receive(post(b"x", target).replace(b"POST", method.encode()))
+            await asyncio.sleep(0)
+        setting.receive(b"GET /models/d HTTP/1.1\r\nHost: t\r\n\r\n")
+        await asyncio.sleep(0.01)
+        assert setting.steps == ["begin /models/a b/infer x=1", "complete 1", "begin /models/c", "complete 1"]
+        assert setting.passed == ["PUT /classify", "GET /models/d"]
+
+    in_loop(check)
+    assert asked == [(b"POST", "/models/a b/infer"), (b"PUT", "/models/c"), (b"PUT", "/classify")]
 
 
 def test_all_else_goes_to_the_application() -> None:
