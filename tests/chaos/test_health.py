@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -20,11 +21,14 @@ from tests.e2e import images
 from tests.e2e.http import Connection, once
 from tests.e2e.load import Load
 from tests.e2e.rpc import Vision
-from tests.e2e.service import Service
+from tests.e2e.service import ROOT, Service
 
 pytestmark = pytest.mark.chaos
 
 UNREADY_SECONDS, READY_SECONDS = 2.0, 5.0
+CROWD = 80
+LEAST_LIMIT = 2.0
+"""What any batch may take; see service.worker.guard."""
 SERVING = 1
 RATE = 20.0
 Fault = Callable[[Service, int], Awaitable[None]]
@@ -170,6 +174,53 @@ def test_a_fault_is_seen_and_its_end_too(tmp_path: Path, full: bool, name: str) 
             assert max(ready.values()) <= READY_SECONDS
 
     with Service(tmp_path, "--log-level", "warning") as service:
+        asyncio.run(scenario(service))
+
+
+@pytest.fixture
+def crowd() -> Iterator[int]:
+    """A CPU that many want all of, each in a session of its own: the kernel shares CPUs among sessions first."""
+    cpu = min(os.sched_getaffinity(0))
+    busy = ["sh", "-c", "while :; do :; done"]
+    running = [subprocess.Popen(busy, start_new_session=True) for _ in range(CROWD)]
+    for one in running:
+        os.sched_setaffinity(one.pid, [cpu])
+    try:
+        yield cpu
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+
+
+def test_a_worker_that_waits_for_a_cpu_is_no_fault(tmp_path: Path, full: bool, request: pytest.FixtureRequest) -> None:
+    """Its batches take longer than half of what they may, by the clock; not by what it had of the CPU."""
+    if not full:
+        pytest.skip("it takes a whole CPU; `make chaos` runs it")
+
+    async def scenario(service: Service) -> None:
+        photo = (ROOT / "samples" / "classify.jpg").read_bytes()
+        (worker,) = service.pids("worker")
+        watcher, longest = Watcher(), 0.0
+        watching = asyncio.ensure_future(over_http(service, watcher))
+        await until(lambda: watcher.ready, 10.0)
+        cpu: int = request.getfixturevalue("crowd")
+        for thread in os.listdir(f"/proc/{worker}/task"):
+            os.sched_setaffinity(int(thread), [cpu])
+        end = time.monotonic() + 12.0
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            reply = await once(service.port, "POST", "/classify?timeout_ms=30000", photo)
+            assert reply.status == 200
+            longest = max(longest, time.monotonic() - begin)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        print(f"\na CPU shared with {CROWD}: the longest answer took {longest:.2f} s, {watcher.changes}")
+        assert longest > LEAST_LIMIT / 2, "it was not kept waiting, and nothing was tested"
+        assert [said for _, said in watcher.changes] == [True]
+        assert [*service.pids("worker")] == [worker]
+
+    with Service(tmp_path, "--backend", "onnxruntime", "--threads", "1", fake=False) as service:
         asyncio.run(scenario(service))
 
 

@@ -230,7 +230,8 @@ def walked(cells: NDArray[np.bool_], columns: list[int], rows: list[int]) -> lis
                 ring.append(here)
                 right = (here[0] - (here[1] - before[1]), here[1] + (here[0] - before[0]))
                 here = ways.pop(ways.index(right) if len(ways) > 1 else 0)
-            placed, left = [(columns[x], rows[y]) for x, y in ring], []
+            placed = [(columns[x], rows[y]) for x, y in ring]
+            left: list[tuple[int, int]] = []
             while left != placed:
                 left = placed
                 apart = [one for i, one in enumerate(left) if one != left[i - 1]]
