@@ -107,10 +107,13 @@ class Served(nn.Module):
 
     def at(self, images: Tensor, plan: Plan) -> dict[str, Tensor]:
         """The outputs for images at a level, by name: what every other way of running it is compared with."""
-        names = {"merge": "merge_counts"}
-        level = {names.get(name, name): values for name, values in plan.inputs.items()}
         with torch.no_grad():
-            return dict(zip(self.outputs, self(images, **level), strict=True))
+            return dict(zip(self.outputs, self(images, **self.arguments(plan)), strict=True))
+
+    def arguments(self, plan: Plan) -> dict[str, tuple[int, ...]]:
+        """A level as arguments of `forward`."""
+        names = {"merge": "merge_counts"}
+        return {names.get(name, name): values for name, values in plan.inputs.items()}
 
     def pixels(self, images: Tensor) -> Tensor:
         """uint8 images [B, H, W, 3] to what the folded stem reads."""

@@ -11,7 +11,20 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-BackendName = Literal["auto", "onnxruntime", "openvino", "openvino/f32", "openvino/bf16", "torch", "tensorrt", "fake"]
+BackendName = Literal[
+    "auto",
+    "onnxruntime",
+    "openvino",
+    "openvino/f32",
+    "openvino/bf16",
+    "torch",
+    "torch/f32",
+    "torch/bf16",
+    "torch/jit/f32",
+    "torch/jit/bf16",
+    "tensorrt",
+    "fake",
+]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 

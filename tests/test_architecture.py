@@ -98,7 +98,7 @@ def test_a_breach_is_seen(check: Callable[[Source], list[str]], path: str, text:
     [
         ("service/core/x.py", "import math\nfrom service.core.queue import Queue\nfrom service.errors import Refusal"),
         ("service/backends/onnxruntime.py", "import onnxruntime\nfrom service.backends.base import Backend"),
-        ("service/backends/torch.py", "import torch\nfrom models.reduction import tome"),
+        ("service/backends/torch.py", "import torch\nfrom models.restored import restored"),
         ("service/decoder/image.py", "from PIL import Image\nimport simplejpeg"),
         ("service/config.py", "import os, tomllib\nos.environ.get('A')\nopen('x')"),
         ("service/worker/main.py", "import signal\nsignal.signal(2, f)"),

@@ -72,8 +72,8 @@ ROOMS: dict[str, Room] = {
         {"msgspec", "numpy", "setproctitle"},
     ),
     "service/backends/torch.py": Room(
-        BASICS | {"service.backends", "models.backbones", "models.reduction"} | ARTEFACT,
-        {"msgspec", "numpy", "safetensors", "torch"},
+        BASICS | {"service.backends", "models.ahead", "models.precision", "models.restored"} | ARTEFACT,
+        {"numpy", "torch"},
     ),
     "service/backends/onnxruntime.py": Room(
         BASICS | {"service.backends"} | ARTEFACT, {"msgspec", "numpy", "onnxruntime"}

@@ -21,10 +21,10 @@ from timm.models.vision_transformer import Attention as VitAttention
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.backbones.rotary import Rotary, Rotation, axial, centred_bands, grid, turn
 from models.levels import Trunk, constant, vit_macs
+from models.reduction.attention import attend
 from models.reduction.tokens import Tokens, mean_patch, start
 from models.reduction.tome import merge
 
@@ -97,8 +97,7 @@ class Attention(nn.Module):
         k = keys
         if rotation is not None:
             q, k = turn(q, rotation), turn(keys, rotation)
-        bias = None if key_bias is None else key_bias[:, None, None, :].to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = attend(q, k, v, key_bias)
         return self.proj(self.norm(out.transpose(1, 2).reshape(batch, count, width))), keys
 
 
@@ -178,9 +177,9 @@ class TimmVit(nn.Module):
 
     def run(self, x: Tensor, step: Step | None) -> Answer:
         """Normalised images [B, 3, H, W] to answers; `step` acts between attention and MLP of each block."""
-        tokens = start(self.embed(x), self.prefix)
+        tokens = started = start(self.embed(x), self.prefix)
         for number, block in enumerate(self.blocks):
-            whole = step is None or number == 0  # then all sizes are 1 and the bias nothing
+            whole = tokens.size is started.size  # nothing is merged yet: all sizes are 1 and the bias nothing
             rotation = self._rotation(number, None if whole else tokens)
             attended, keys = block.attend(tokens.x, None if whole else tokens.key_bias, rotation)
             tokens = tokens._replace(x=attended)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.reduction.attention import attend
 from models.reduction.tokens import restore, start
 from models.reduction.tome import merge
 
@@ -72,6 +73,8 @@ def conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class Stem(nn.Module):
     """Four 3x3 stride-2 convolutions, 3-16-32-64-width; the last one is linear. 56 MMAC at 224 px, width 192."""
 
+    precise = ("conv1",)
+
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         a, b, c = config.stem
@@ -101,8 +104,7 @@ class Attention(nn.Module):
         batch, count, width = x.shape
         qkv = self.qkv(x).reshape(batch, count, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = None if key_bias is None else key_bias[:, None, None, :].to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = attend(q, k, v, key_bias)
         return self.proj(out.transpose(1, 2).reshape(batch, count, width)), k
 
 
@@ -129,7 +131,8 @@ class Block(nn.Module):
         """
         if hidden is None or hidden >= self.fc1.out_features:
             return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
-        inner = F.gelu(F.linear(self.norm2(x), self.fc1.weight[:hidden], self.fc1.bias[:hidden]))
+        normed = self.norm2(x).to(self.fc1.weight.dtype)
+        inner = F.gelu(F.linear(normed, self.fc1.weight[:hidden], self.fc1.bias[:hidden]))
         return x + F.linear(inner, self.fc2.weight[:, :hidden], self.fc2.bias)
 
     @torch.no_grad()

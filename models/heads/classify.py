@@ -12,6 +12,7 @@ class Classify(nn.Module):
     """CLS to class logits; the CLS itself serves as the image's embedding."""
 
     outputs = ("logits", "embedding")
+    precise = ("linear",)
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()

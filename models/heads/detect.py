@@ -25,6 +25,7 @@ class Detect(nn.Module):
     """Features to heat-map logits and boxes of every cell; `forward` picks the best ones."""
 
     outputs = ("boxes", "scores", "labels")
+    precise = ("heat", "sides")
 
     def __init__(self, config: VitConfig, classes: int, wide: int = 64) -> None:
         super().__init__()

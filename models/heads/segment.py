@@ -22,6 +22,7 @@ class Segment(nn.Module):
     """Features to per-pixel class logits at stride 4; class 0 is the background."""
 
     outputs = ("mask",)
+    precise = ("out",)
 
     def __init__(self, config: VitConfig, classes: int, wide: int = 64, narrow: int = 32) -> None:
         super().__init__()

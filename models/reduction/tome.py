@@ -68,7 +68,7 @@ def merge(tokens: Tokens, keys: Tensor, count: int, prefix: int = 1) -> Tokens:
     count = clamp(tokens.x.shape[1], count, prefix)
     if count == 0:
         return tokens
-    matching = match(keys[:, :, prefix:].mean(dim=1), count)
+    matching = match(keys[:, :, prefix:].float().mean(dim=1), count)
     size = merge_sum(tokens.size[:, prefix:], matching)
     x = merge_sum(tokens.x[:, prefix:] * tokens.size[:, prefix:], matching) / size
     return Tokens(

@@ -12,13 +12,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from models.manifest import Manifest
 from service.backends import cache, registry
+from service.backends.store import FOLDER, Store, name_of
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
 from service.wire.messages import Timing
@@ -26,9 +27,11 @@ from service.wire.messages import Timing
 TRIAL_SECONDS = 120.0
 """A trial that takes longer is given up."""
 GENTLE_SECONDS = 240.0
+COMPILING_SECONDS = 1800.0
+"""The same for a variant that compiles while it is loaded."""
 GENTLENESS = 5
 """Steps by which a gentle trial is nicer than those who serve: a third of the CPU where they want all of it."""
-FORMAT = 2
+FORMAT = 3
 _BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -79,8 +82,10 @@ def choose(
     `progress` is called before each trial, which takes at most TRIAL_SECONDS. The outcome is remembered if it is to be
     kept. Raises ConfigError, in one line that names the model, when none can be used.
     """
-    candidates, missing = _candidates(name)
-    store = f"choice-{_key(described, [*candidates, *(one.variant for one in missing)], engines)}.json"
+    made = _made(described, cache_dir)
+    candidates, missing = _candidates(name, made)
+    told = [*candidates, *(f"{one.variant} {one.refused}" for one in missing)]
+    store = f"choice-{_key(described, told, [*made.values()], engines)}.json"
     known = _read(cache_dir, store, described, candidates)
     if known is not None:
         return known
@@ -99,25 +104,37 @@ def choose(
     return report
 
 
-def _candidates(name: str) -> tuple[list[str], list[Measured]]:
+def _made(described: Manifest, cache_dir: str) -> dict[str, str]:
+    """Variant -> what was compiled for it before, in one word; not verified."""
+    found: dict[str, list[str]] = {}
+    graph = described.files[described.graph].sha256
+    for key in Store(Path(cache_dir) / FOLDER).keys() if cache_dir else ():
+        if key.get("graph") == graph:
+            found.setdefault(key.get("backend", ""), []).append(name_of(key))
+    return {variant: cache.key(*sorted(names)) for variant, names in sorted(found.items())}
+
+
+def _candidates(name: str, made: Mapping[str, str]) -> tuple[list[str], list[Measured]]:
     """The variants worth trying here, and those that are not, with the reason."""
     _, flags = cache.cpu()
     candidates, refused = [], []
     for variant in registry.variants(name):
         if not registry.installed(variant):
             refused.append(Measured(variant, refused="not installed"))
-        elif variant.endswith("/bf16") and not flags & _BF16_FLAGS:
+        elif variant.startswith("openvino/bf16") and not flags & _BF16_FLAGS:
             refused.append(Measured(variant, refused="this CPU has no bf16"))
+        elif registry.is_made(variant) and variant not in made:
+            refused.append(Measured(variant, refused="not compiled; squint models compile does that"))
         else:
             candidates.append(variant)
     return candidates, refused
 
 
-def _key(described: Manifest, candidates: Sequence[str], engines: int) -> str:
+def _key(described: Manifest, variants: Sequence[str], made: Sequence[str], engines: int) -> str:
     """The manifest's digest covers its files' sha256, its tolerance and its levels."""
     model, flags = cache.cpu()
-    versions = [f"{variant} {registry.installed(variant)}" for variant in candidates]
-    return cache.key(f"{FORMAT}", described.digest, *versions, model, " ".join(sorted(flags)), f"{engines}")
+    versions = [f"{variant} {registry.installed(variant)}" for variant in variants]
+    return cache.key(f"{FORMAT}", described.digest, *versions, *made, model, " ".join(sorted(flags)), f"{engines}")
 
 
 def _read(cache_dir: str, store: str, described: Manifest, candidates: Sequence[str]) -> Report | None:
@@ -146,6 +163,8 @@ def try_apart(trial: Trial, *, gently: bool = False) -> Measured:
     """One trial in a process of its own; whatever becomes of that process is an answer. `gently` leaves the CPU to
     whoever else needs it, and takes longer."""
     seconds = GENTLE_SECONDS if gently else TRIAL_SECONDS
+    if registry.is_compiling(trial.variant):
+        seconds = COMPILING_SECONDS
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "service.backends.measure"],

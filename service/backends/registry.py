@@ -1,7 +1,8 @@
 """Which backends there are. A backend's library is imported when it is opened, so that only the chosen one loads.
 
 A *variant* is a backend with its precision: `onnxruntime/f32`, `openvino/f32`, `openvino/bf16`, `fake/none`. The bare
-name of a backend stands for all its variants.
+name of a backend stands for all its variants but those that compile while they are loaded (`torch/jit/f32`), which are
+had by their own name alone.
 """
 
 from __future__ import annotations
@@ -16,12 +17,22 @@ from service.errors import ConfigError
 VARIANTS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime/f32",),
     "openvino": ("openvino/f32", "openvino/bf16"),
+    "torch": ("torch/f32", "torch/bf16"),
     "fake": ("fake/none",),
 }
 """The variants of each backend; `auto` considers all but the fake."""
 
-PLANNED = ("torch", "tensorrt")
-_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+COMPILING = {"torch": ("torch/jit/f32", "torch/jit/bf16")}
+"""Variants that compile while they are loaded, which takes minutes."""
+MADE = ("torch",)
+"""Backends that load what `squint models compile` made, and can do nothing without it."""
+
+PLANNED = ("tensorrt",)
+_DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "torch": ("torch",),
+}
 
 
 def variants(name: str, *, allow_fake: bool = False) -> tuple[str, ...]:
@@ -34,7 +45,7 @@ def variants(name: str, *, allow_fake: bool = False) -> tuple[str, ...]:
         raise ConfigError(f"backend {backend}: not built yet; accepted: auto, {', '.join(known)}")
     if backend == "fake" and not allow_fake:
         raise ConfigError("backend fake: it answers nonsense and is for tests only; allow_fake permits it")
-    if backend in known and name in (backend, *VARIANTS[backend]):
+    if backend in known and name in (backend, *VARIANTS[backend], *COMPILING.get(backend, ())):
         return VARIANTS[backend] if name == backend else (name,)
     raise ConfigError(f"unknown backend {name!r}; accepted: auto, {', '.join(known)}")
 
@@ -70,6 +81,33 @@ def open_backend(variant: str, artefact: Artefact, *, allow_fake: bool = False) 
         factory: Callable[[Artefact, str], Backend] = import_module(f"service.backends.{backend}").load
         return factory(artefact, precision)
     except ImportError as error:
-        raise ConfigError(f"backend {backend}: its library cannot be imported ({error.name or 'broken'})") from None
+        more = "; install the extra 'models'" if backend == "torch" else ""
+        missing = error.name or "broken"
+        raise ConfigError(f"backend {backend}: its library cannot be imported ({missing}){more}") from None
     except MemoryError:
         raise BackendError("oom", "out of memory while loading") from None
+
+
+def is_made(variant: str) -> bool:
+    """Whether the variant loads what was compiled before."""
+    return variant.partition("/")[0] in MADE and not is_compiling(variant)
+
+
+def is_compiling(variant: str) -> bool:
+    """Whether loading the variant compiles."""
+    return variant in COMPILING.get(variant.partition("/")[0], ())
+
+
+def build(variant: str, artefact: Artefact, progress: Callable[[str], None]) -> None:
+    """Compile for a variant that `is_made` all that it lacks; `progress` is told of every step before.
+
+    Raises ConfigError where its library is missing, BackendError when something cannot be compiled.
+    """
+    backend, _, precision = variant.partition("/")
+    try:
+        builder: Callable[[Artefact, str, Callable[[str], None]], None] = import_module(
+            f"service.backends.{backend}"
+        ).build
+    except ImportError as error:
+        raise ConfigError(f"backend {backend}: its library cannot be imported ({error.name or 'broken'})") from None
+    builder(artefact, precision, progress)

@@ -23,6 +23,8 @@ import msgspec
 
 from service.backends import cache
 
+FOLDER = "artefacts"
+"""Where artefacts are, below the cache directory."""
 FORMAT = 1
 SEAL = "seal.json"
 MAX_SEAL_BYTES = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from squint.commands import adding, looking, making, measuring, profiling, reloading, verifying
+from squint.commands import adding, compiling, looking, making, measuring, profiling, reloading, verifying
 
 
 def add(commands: Any) -> None:
@@ -21,4 +21,5 @@ def add(commands: Any) -> None:
     measuring.add(group)
     making.add(group)
     adding.add(group)
+    compiling.add(group)
     reloading.add(group)

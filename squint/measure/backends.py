@@ -6,18 +6,21 @@ Both run the service's own trials, each in a process of its own, so what is said
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
 from models import manifest
 from models.manifest import Manifest
 from service.backends import registry
-from service.backends.base import Artefact, Backend, Images
+from service.backends.base import Artefact, Backend, BackendError, Images
 from service.backends.choose import Report, choose, try_apart
 from service.backends.trial import Measured, Trial
+from service.errors import ConfigError
 from squint.measure.answers import Reader
 from squint.measure.scenes import test_scenes
 
@@ -32,6 +35,32 @@ def verify(directory: Path, cache_dir: str, progress: Callable[[str], None], bac
         progress(variant)
         measured.append(try_apart(Trial(str(directory), variant, 1, cache_dir, False)))
     return measured
+
+
+def built(
+    directory: Path, model: Manifest, backend: str, cache_dir: str, progress: Callable[[str], None]
+) -> Iterator[tuple[str, Measured]]:
+    """Compile a model ahead of time for every variant that `backend` stands for, and compare its answers with the
+    reference; `load_seconds` is what compiling took. Raises ConfigError for a backend that loads nothing compiled."""
+    graph = manifest.read_file(directory, model, model.graph)
+    artefact = Artefact(manifest=model, graph=graph, cache_dir=cache_dir)
+    variants = registry.variants(backend)
+    if not all(registry.is_made(variant) for variant in variants):
+        raise ConfigError(f"backend {backend}: nothing is compiled for it; accepted: {', '.join(registry.MADE)}")
+    for variant in variants:
+        begin = time.monotonic()
+        try:
+            registry.build(variant, artefact, _told(progress, f"{model.name}: {variant}"))
+        except BackendError as error:
+            yield variant, Measured(variant, refused=str(error))
+            continue
+        seconds = time.monotonic() - begin
+        tried = try_apart(Trial(str(directory), variant, 1, cache_dir, False))
+        yield variant, msgspec.structs.replace(tried, load_seconds=seconds)
+
+
+def _told(progress: Callable[[str], None], what: str) -> Callable[[str], None]:
+    return lambda step: progress(f"{what}, {step}")
 
 
 def opened(directory: Path, model: Manifest, variant: str, cache_dir: str) -> Backend:

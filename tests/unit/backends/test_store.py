@@ -192,7 +192,8 @@ def build(path):
     (path / "model.pt2").write_bytes(b"code" * 1000)
     (path / "half").unlink()
 
-print("done", Store(pathlib.Path(sys.argv[1])).get({"model": "0123", "level": "full", "bucket": "4"}, build), flush=True)
+key = {"model": "0123", "level": "full", "bucket": "4"}
+print("done", Store(pathlib.Path(sys.argv[1])).get(key, build), flush=True)
 """
 
 
