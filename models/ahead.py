@@ -148,13 +148,14 @@ def sources() -> str:
     folders = ("backbones", "heads", "reduction")
     files = [file for folder in folders for file in (here / folder).glob("*.py")]
     files += [here / f"{name}.py" for name in ("ahead", "network", "precision", "restored", "served")]
+    files += [here / "sources" / f"{name}.py" for name in ("pixels", "timm", "timm_graph")]
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 class Library:
-    """A compiled network, loaded. As many threads as it has `runners` may call it at once; others wait.
+    """A compiled network, loaded. As many threads as it has `runners` may call it at once, others wait; on a GPU one.
 
     It is called with one tensor of just the shape, type and device that it was compiled for; nothing checks that.
     """
@@ -174,6 +175,10 @@ class Library:
         count = ctypes.c_size_t()
         self._check(self._library.AOTInductorModelContainerGetNumOutputs(self._container, ctypes.byref(count)))
         self._count = count.value
+        # What tells several runners apart on a GPU cannot be part of a CUDA graph; there one is called at a time.
+        alone = device.type == "cuda"
+        name = "AOTInductorModelContainerRunSingleThreaded" if alone else "AOTInductorModelContainerRun"
+        self._run = getattr(self._library, name)
         self.outputs = tuple((directory / OUTPUTS).read_text().split())
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]:
@@ -183,7 +188,7 @@ class Library:
         outputs = (ctypes.c_void_p * self._count)()
         stream = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else None
         self._check(
-            self._library.AOTInductorModelContainerRun(
+            self._run(
                 self._container,
                 inputs,
                 ctypes.c_size_t(1),

@@ -1,4 +1,4 @@
-"""PyTorch's own answers for a toyscape model, with the weights in its graph: what the graph is verified with."""
+"""PyTorch's own answers for a model, with the weights in its graph: what the graph is verified with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OracleError(Exception):
 
 
 def oracle(directory: Path, described: Manifest) -> Oracle:
-    """The network that a toyscape model was exported from. Raises OracleError."""
+    """The network that a model was exported from. Raises OracleError."""
     try:
         served = restored(described, manifest.read_file(directory, described, described.graph))
     except RestoreError as error:

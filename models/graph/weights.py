@@ -3,6 +3,7 @@ PyTorch: the exporter keeps the names of vectors and kernels, but not those of t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,17 +24,21 @@ def name_matrices(graph: onnx.ModelProto, model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             values = parameter.detach().numpy()
-            known[values.T.shape, values.T.tobytes()] = name + TRANSPOSED
-            known[values.shape, values.tobytes()] = name
+            known[values.T.shape, _digest(values.T)] = name + TRANSPOSED
+            known[values.shape, _digest(values)] = name
     taken = {tensor.name for tensor in graph.graph.initializer}
     names: dict[str, str] = {}
     for tensor in graph.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        name = known.get((values.shape, values.tobytes()), tensor.name)
+        name = known.get((values.shape, _digest(values)), tensor.name) if values.ndim == 2 else tensor.name
         if name not in taken:
             names[tensor.name] = tensor.name = name
     for node in _nodes(graph.graph):
         node.input[:] = [names.get(value, value) for value in node.input]
+
+
+def _digest(values: NDArray[Any]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(values).data).digest()
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -65,3 +70,14 @@ def fill(model: nn.Module, graph: onnx.ModelProto) -> set[str]:
 def _named(tensor: onnx.TensorProto) -> tuple[str, NDArray[Any]]:
     name, values = tensor.name.removesuffix(HALF), numpy_helper.to_array(tensor)
     return (name.removesuffix(TRANSPOSED), values.T) if name.endswith(TRANSPOSED) else (name, values)
+
+
+def idle(model: nn.Module, images: torch.Tensor) -> set[str]:
+    """The parameters that the first output does not depend on, which the exporter leaves out."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    with torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        found = torch.autograd.grad(model(images)[0].sum(), parameters, allow_unused=True)
+    model.requires_grad_(False)
+    return {name for name, gradient in zip(names, found, strict=True) if gradient is None}

@@ -17,6 +17,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None) -> Tensor:
 
     On a GPU the bias goes in as channels, since the flash kernels there take no mask; a CPU's takes one.
     """
+    q, k = q.to(v.dtype), k.to(v.dtype)  # positions turn both in float32
     if key_bias is None:
         return F.scaled_dot_product_attention(q, k, v)
     if q.is_cuda:

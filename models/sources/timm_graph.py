@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import timm
 import torch
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.backbones.timm_vit import TimmVit, is_plain, trunk_of
 from models.export import numpy_outputs, strip, to_onnx
 from models.graph import operators
+from models.graph.weights import fill, idle, name_matrices
 from models.levels import FULL, Plan, plan
 from models.reduction.tokens import Tokens
 from models.reference import KEPT, kept_answers, standard_levels
@@ -26,7 +29,7 @@ from models.sources.labels import check_count, read_labels
 from models.sources.pictures import reference_images
 from models.sources.pixels import Normalise, fold
 from models.sources.preparation import Preparation, read_preparation
-from models.sources.timm import create, input_of, labels_of, licence_of
+from models.sources.timm import RANDOM, create, input_of, labels_of, licence_of
 
 Answers = dict[str, NDArray[Any]]
 
@@ -35,6 +38,7 @@ class Whole(nn.Module):
     """A network whose every answer costs the same."""
 
     outputs: tuple[str, ...] = ("logits",)
+    precise: tuple[str, ...] = ()
 
     def __init__(self, model: nn.Module, normalise: Normalise) -> None:
         super().__init__()
@@ -48,13 +52,18 @@ class Whole(nn.Module):
     def at(self, images: Tensor, level: Plan) -> dict[str, Tensor]:
         """The outputs for images at a level, by name: what every other way of running it is compared with."""
         with torch.no_grad():
-            return dict(zip(self.outputs, self(images, level.inputs.get("merge")), strict=True))
+            return dict(zip(self.outputs, self(images, **self.arguments(level)), strict=True))
+
+    def arguments(self, level: Plan) -> dict[str, tuple[int, ...]]:
+        """A level as arguments of `forward`."""
+        return {"merge_counts": level.inputs["merge"]} if "merge" in level.inputs else {}
 
 
 class Merging(Whole):
     """A plain vision transformer; `tokens` [B, N] int32 is the group of each patch."""
 
     outputs = ("logits", "embedding", "tokens")
+    precise = ("model.source.patch_embed", "model.source.head")
 
     def forward(self, images: Tensor, merge_counts: Any = None) -> tuple[Tensor, ...]:
         """uint8 images [B, H, W, 3] to the outputs, with `merge_counts` tokens merged away in each block."""
@@ -112,7 +121,8 @@ def bring_in(
     fitting, mean, std = input_of(model, preparation)
     images = torch.from_numpy(reference_images(fitting))
     licence = licence_of(model, weights)
-    served = serve(model, fold(model, model.pretrained_cfg.get("first_conv"), mean, std, images))
+    normalise = fold(model, model.pretrained_cfg.get("first_conv"), mean, std, images)
+    served = serve(model, normalise)
     cost = macs(served, images)
     trunk = trunk_of(served.model, cost) if isinstance(served, Merging) else None
     full = plan(FULL, trunk) if trunk else Plan(FULL, {}, 0, cost / 1e9)
@@ -125,7 +135,18 @@ def bring_in(
         gmacs=full.gmacs,
         tokens=full.tokens,
         trunk=trunk,
-        training={"source": f"timm/{name}", "weights": Path(weights).name, "timm": timm.__version__},
+        training={
+            "source": f"timm/{name}",
+            "weights": Path(weights).name,
+            "timm": timm.__version__,
+            "built": {
+                "classes": model.num_classes,
+                "sides": (preparation.height, preparation.width),
+                "mean": mean,
+                "std": std,
+                "folded": not normalise.scale,
+            },
+        },
     )
     answers = {"images": images.numpy(), **numpy_outputs(served.at(images, full))}
     if not np.isfinite(answers["logits"]).all():
@@ -142,9 +163,31 @@ def serve(model: nn.Module, normalise: Normalise) -> Whole:
 
 
 def graph_of(served: Whole, images: Tensor) -> bytes:
-    """Its ONNX graph."""
+    """Its ONNX graph, whose weights have PyTorch's names."""
+    levelled = Levelled(served) if isinstance(served, Merging) else served
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the exporter, about itself
-        graph = to_onnx(Levelled(served) if isinstance(served, Merging) else served, images)
+        graph = to_onnx(levelled, images)
     strip(graph)
+    name_matrices(graph, levelled)
     return graph.SerializeToString()
+
+
+def rebuilt(name: str, built: Mapping[str, Any], graph: bytes, images: Tensor) -> Whole:
+    """The network of a graph that `bring_in` made of the timm model `name`, with the weights in it; `built` is what it
+    wrote down, `images` are any that fit. Raises SourceError, and ValueError for a weight of another shape."""
+    height, width = built["sides"]
+    model = create(name, RANDOM, built["classes"], Preparation(height=height, width=width))
+    normalise = Normalise(built["mean"], built["std"])
+    if built["folded"]:
+        normalise.fold_into(dict(model.named_modules())[model.pretrained_cfg["first_conv"]])
+    served = serve(model, normalise)
+    levelled = Levelled(served) if isinstance(served, Merging) else served
+    filled = fill(levelled, onnx.load_from_string(graph))
+    missing = {parameter for parameter, _ in levelled.named_parameters()} - filled
+    if missing:
+        prefix = "served." if levelled is not served else ""
+        missing -= {f"{prefix}{parameter}" for parameter in idle(served, images)}
+    if missing:
+        raise SourceError(f"its graph has no weight {min(missing)!r}")
+    return served

@@ -82,10 +82,10 @@ def choose(
     `progress` is called before each trial, which takes at most TRIAL_SECONDS. The outcome is remembered if it is to be
     kept. Raises ConfigError, in one line that names the model, when none can be used.
     """
-    made = _made(described, cache_dir)
-    candidates, missing = _candidates(name, made)
+    compiled = made(described, cache_dir)
+    candidates, missing = _candidates(name, compiled)
     told = [*candidates, *(f"{one.variant} {one.refused}" for one in missing)]
-    store = f"choice-{_key(described, told, [*made.values()], engines)}.json"
+    store = f"choice-{_key(described, told, [*compiled.values()], engines)}.json"
     known = _read(cache_dir, store, described, candidates)
     if known is not None:
         return known
@@ -104,7 +104,7 @@ def choose(
     return report
 
 
-def _made(described: Manifest, cache_dir: str) -> dict[str, str]:
+def made(described: Manifest, cache_dir: str) -> dict[str, str]:
     """Variant -> what was compiled for it before, in one word; not verified."""
     found: dict[str, list[str]] = {}
     graph = described.files[described.graph].sha256
@@ -114,16 +114,19 @@ def _made(described: Manifest, cache_dir: str) -> dict[str, str]:
     return {variant: cache.key(*sorted(names)) for variant, names in sorted(found.items())}
 
 
-def _candidates(name: str, made: Mapping[str, str]) -> tuple[list[str], list[Measured]]:
-    """The variants worth trying here, and those that are not, with the reason."""
+def _candidates(name: str, compiled: Mapping[str, str]) -> tuple[list[str], list[Measured]]:
+    """The variants worth trying here, and those that are not, with the reason; of those that load what was compiled
+    before, `auto` knows only what was."""
     _, flags = cache.cpu()
     candidates, refused = [], []
     for variant in registry.variants(name):
+        if name == "auto" and registry.is_made(variant) and variant not in compiled:
+            continue
         if not registry.installed(variant):
             refused.append(Measured(variant, refused="not installed"))
         elif variant.startswith("openvino/bf16") and not flags & _BF16_FLAGS:
             refused.append(Measured(variant, refused="this CPU has no bf16"))
-        elif registry.is_made(variant) and variant not in made:
+        elif registry.is_made(variant) and variant not in compiled:
             refused.append(Measured(variant, refused="not compiled; squint models compile does that"))
         else:
             candidates.append(variant)

@@ -81,9 +81,7 @@ def open_backend(variant: str, artefact: Artefact, *, allow_fake: bool = False) 
         factory: Callable[[Artefact, str], Backend] = import_module(f"service.backends.{backend}").load
         return factory(artefact, precision)
     except ImportError as error:
-        more = "; install the extra 'models'" if backend == "torch" else ""
-        missing = error.name or "broken"
-        raise ConfigError(f"backend {backend}: its library cannot be imported ({missing}){more}") from None
+        raise _missing(backend, error) from None
     except MemoryError:
         raise BackendError("oom", "out of memory while loading") from None
 
@@ -109,5 +107,10 @@ def build(variant: str, artefact: Artefact, progress: Callable[[str], None]) -> 
             f"service.backends.{backend}"
         ).build
     except ImportError as error:
-        raise ConfigError(f"backend {backend}: its library cannot be imported ({error.name or 'broken'})") from None
+        raise _missing(backend, error) from None
     builder(artefact, precision, progress)
+
+
+def _missing(backend: str, error: ImportError) -> ConfigError:
+    more = "; install the extra 'models'" if backend == "torch" else ""
+    return ConfigError(f"backend {backend}: its library cannot be imported ({error.name or 'broken'}){more}")

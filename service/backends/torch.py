@@ -35,6 +35,8 @@ from service.backends.store import FOLDER, Store, StoreError
 BUCKETS = {"cpu": (1,), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 """Batch sizes that are compiled. On a CPU, whose batches are small, images run one by one; a GPU's are filled up."""
 JIT = "jit/"
+RECORDED = ("network", "source", "built", "timm")
+"""What a manifest's record of training says about which network it is."""
 
 Schedule = tuple[tuple[str, tuple[int, ...]], ...]
 """What a level feeds the network, as something to look up."""
@@ -126,6 +128,11 @@ class Network:
         convert(network, self._precision)
         return network.to(self.device)
 
+    @property
+    def is_restored(self) -> bool:
+        """Whether it is in memory, as levels without a name need it."""
+        return "_restored" in self.__dict__
+
     def at(self, level: Plan) -> AtLevel:
         """The network at a level, not compiled. Raises BackendError."""
         with self._lock:
@@ -142,7 +149,7 @@ class Network:
         return {
             "backend": f"torch/{self._precision}",
             "graph": described.files[described.graph].sha256,
-            "network": repr((described.task, described.trunk, sorted(described.training.get("network", {}).items()))),
+            "network": repr([described.task, described.trunk, *(described.training.get(name) for name in RECORDED)]),
             "level": repr(schedule(level.inputs)),
             "batch": str(size),
             "code": sources(),
@@ -244,6 +251,11 @@ class Torch(Backend):
                 {name: value.cpu().numpy()[: len(chosen)] for name, value in zip(step.outputs, values, strict=True)}
             )
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+    def prepared(self, level: str) -> bool:
+        """Whether the level is compiled, or the network is at hand to run it as it is."""
+        inputs = {name: values.tolist() for name, values in self._inputs(level).items()}
+        return schedule(inputs) in self._steps or self._network.is_restored
 
     def _batch(self, images: Images, size: int) -> torch.Tensor:
         """Images on the device, as many as `size`; those that are too few are followed by black ones."""

@@ -18,9 +18,10 @@ from models import manifest
 from models.manifest import Manifest
 from service.backends import registry
 from service.backends.base import Artefact, Backend, BackendError, Images
-from service.backends.choose import Report, choose, try_apart
+from service.backends.choose import Report, choose, made, try_apart
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
+from squint.errors import Failure
 from squint.measure.answers import Reader
 from squint.measure.scenes import test_scenes
 
@@ -28,7 +29,10 @@ from squint.measure.scenes import test_scenes
 def verify(directory: Path, cache_dir: str, progress: Callable[[str], None], backend: str = "auto") -> list[Measured]:
     """Agreement with the reference of every variant that `backend` stands for; `refused` says why one is not used."""
     measured = []
+    compiled = made(manifest.load(directory), cache_dir)
     for variant in registry.variants(backend):
+        if backend == "auto" and registry.is_made(variant) and variant not in compiled:
+            continue
         if not registry.installed(variant):
             measured.append(Measured(variant, refused="not installed"))
             continue
@@ -41,13 +45,16 @@ def built(
     directory: Path, model: Manifest, backend: str, cache_dir: str, progress: Callable[[str], None]
 ) -> Iterator[tuple[str, Measured]]:
     """Compile a model ahead of time for every variant that `backend` stands for, and compare its answers with the
-    reference; `load_seconds` is what compiling took. Raises ConfigError for a backend that loads nothing compiled."""
+    reference; `load_seconds` is what compiling took. Raises ConfigError for a backend that loads nothing compiled,
+    Failure where its library is missing."""
     graph = manifest.read_file(directory, model, model.graph)
     artefact = Artefact(manifest=model, graph=graph, cache_dir=cache_dir)
     variants = registry.variants(backend)
     if not all(registry.is_made(variant) for variant in variants):
         raise ConfigError(f"backend {backend}: nothing is compiled for it; accepted: {', '.join(registry.MADE)}")
     for variant in variants:
+        if not registry.installed(variant):
+            raise Failure("compiling needs torch; install the extra 'models': pip install -e '.[models]'")
         begin = time.monotonic()
         try:
             registry.build(variant, artefact, _told(progress, f"{model.name}: {variant}"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,10 @@ ENGINES = 2
 REAL = ["onnxruntime/f32", "openvino/f32", "openvino/bf16"]
 NETWORKS: list[Task] = ["classify", "detect", "segment"]
 SHIPPED = ["toyscape-classify", "toyscape-detect", "toyscape-segment"]
+TORCH = ["torch/f32", "torch/bf16", "torch/jit/f32"]
+"""Variants that need the models environment, and networks of their own."""
+WITH_TORCH = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]  # the compiler's own deprecations
+EVERY = [*REAL, "fake", *(pytest.param(variant, marks=WITH_TORCH) for variant in TORCH)]
 
 
 def needs_the_cpu_for(variant: str) -> None:
@@ -33,6 +38,8 @@ def opened(directory: Path, variant: str, cache_dir: str = "") -> Backend:
     described = manifest.load(directory)
     graph = manifest.read_file(directory, described, described.graph)
     artefact = Artefact(manifest=described, graph=graph, engines=ENGINES, cache_dir=cache_dir)
+    if registry.is_made(variant):
+        registry.build(variant, artefact, lambda step: None)
     return registry.open_backend(variant, artefact, allow_fake=True)
 
 
@@ -43,12 +50,42 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found | {f"fake {task}": models.fake(root, task, side=64) for task in NETWORKS}
 
 
-@pytest.fixture(scope="module", params=[(variant, task) for variant in [*REAL, "fake"] for task in NETWORKS], ids=str)
-def case(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Iterator[tuple[Backend, Task, Path]]:
-    variant, task = request.param
+Find = Callable[[str, Task], Path]
+
+
+@pytest.fixture(scope="module")
+def find(directories: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """The directory of a tiny model that a variant can run."""
+
+    @functools.cache
+    def found(variant: str, task: Task) -> Path:
+        if variant.startswith("torch"):
+            from tests.contract import networks
+
+            return networks.tiny(tmp_path_factory.mktemp("networks"), task)
+        return directories[f"{'fake' if variant == 'fake' else 'real'} {task}"]
+
+    return found
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where what has to be compiled before is kept."""
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def task(request: pytest.FixtureRequest) -> Task:
+    found: Task = request.param
+    return found
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def case(request: pytest.FixtureRequest, task: Task, find: Find, compiled: str) -> Iterator[tuple[Backend, Task, Path]]:
+    variant = request.param
     needs_the_cpu_for(variant)
-    directory = directories[f"{'fake' if variant == 'fake' else 'real'} {task}"]
-    backend = opened(directory, variant)
+    directory = find(variant, task)
+    backend = opened(directory, variant, compiled if variant in TORCH else "")
     yield backend, task, directory
     backend.close()
 
@@ -62,13 +99,14 @@ def close(task: Task, one: Outputs, other: Outputs) -> bool:
 
 
 def test_outputs_have_the_names_shapes_and_types_of_the_contract(case: Case) -> None:
-    backend, task, _ = case
+    backend, task, directory = case
     for n in (1, 3):
         outputs = backend.run(models.images(n, 64), "full")
         assert set(TASKS[task].outputs) <= set(outputs)
         assert {len(value) for value in outputs.values()} == {n}
         if task == "classify":
-            assert outputs["logits"].shape == (n, len(models.LABELS)) and outputs["logits"].dtype == np.float32
+            assert outputs["logits"].shape == (n, len(manifest.load(directory).labels))
+            assert outputs["logits"].dtype == np.float32
             assert outputs["embedding"].ndim == 2
         elif task == "detect":
             kept = outputs["scores"].shape[1]
@@ -146,13 +184,13 @@ def test_an_unknown_level_is_refused(case: Case) -> None:
 def test_the_name_tells_backend_and_precision(case: Case) -> None:
     backend, _, _ = case
     assert backend.name.partition("/")[0] in registry.VARIANTS
-    assert backend.name in registry.VARIANTS[backend.name.partition("/")[0]]
+    assert backend.name in registry.variants(backend.name, allow_fake=True)
 
 
-@pytest.mark.parametrize("variant", [*REAL, "fake"])
-def test_close_may_be_called_twice_and_ends_the_use(variant: str, directories: dict[str, Path]) -> None:
+@pytest.mark.parametrize("variant", EVERY)
+def test_close_may_be_called_twice_and_ends_the_use(variant: str, find: Find, compiled: str) -> None:
     needs_the_cpu_for(variant)
-    backend = opened(directories["fake classify" if variant == "fake" else "real classify"], variant)
+    backend = opened(find(variant, "classify"), variant, compiled if variant in TORCH else "")
     backend.close()
     backend.close()
     with pytest.raises(BackendError, match="closed") as caught:
@@ -189,10 +227,9 @@ def test_a_second_load_from_the_cache_answers_the_same(
     backend.close()
 
 
-@pytest.mark.parametrize("task", NETWORKS)
-@pytest.mark.parametrize("variant", REAL)
-def test_tiny_networks_agree_with_their_reference(variant: str, task: Task, directories: dict[str, Path]) -> None:
-    agrees(directories[f"real {task}"], variant)
+@pytest.mark.parametrize("variant", [variant for variant in EVERY if variant != "fake"])
+def test_tiny_networks_agree_with_their_reference(variant: str, task: Task, find: Find, compiled: str) -> None:
+    agrees(find(variant, task), variant, compiled if variant in TORCH else "")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -201,9 +238,9 @@ def test_shipped_models_agree_with_their_reference(variant: str, name: str) -> N
     agrees(manifest.find([ROOT / "models" / "zoo"])[name], variant)
 
 
-def agrees(directory: Path, variant: str) -> None:
+def agrees(directory: Path, variant: str, cache_dir: str = "") -> None:
     needs_the_cpu_for(variant)
-    backend = opened(directory, variant)
+    backend = opened(directory, variant, cache_dir)
     reference = models.reference_of(directory)
     problem, found = agreement(backend, manifest.load(directory), reference.pop("images"), reference)
     backend.close()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models import manifest
 from models.manifest import Tolerance
 from service.backends import cache, choose, measure, registry
+from service.backends.store import FOLDER, Store
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
 from service.wire.messages import Timing
@@ -98,6 +99,31 @@ def test_what_was_measured_is_kept_and_not_measured_again(directory: Path, tmp_p
     assert again.cached and again.chosen == first.chosen and again.measured == first.measured
     chosen(directory, bench, cache_dir=cache_dir, engines=1)
     assert len(bench.tried) == 6, "another number of engines is another measurement"
+
+
+def compiled(directory: Path, cache_dir: str, variant: str, batch: str = "1") -> None:
+    """Something compiled for a variant of the model."""
+    described = manifest.load(directory)
+    key = {"backend": variant, "graph": described.files[described.graph].sha256, "batch": batch}
+    Store(Path(cache_dir) / FOLDER).get(key, lambda path: (path / "model.so").touch())
+
+
+@pytest.mark.usefixtures("all_variants")
+def test_what_has_to_be_compiled_before_is_tried_when_it_was(directory: Path, tmp_path: Path) -> None:
+    cache_dir = str(tmp_path / "cache")
+    bench = Bench(good("onnxruntime/f32", 10.0), good("torch/f32", 20.0), good("torch/bf16", 30.0))
+    with pytest.raises(ConfigError, match=r"torch/f32: not compiled; squint models compile does that; torch/bf16: not"):
+        chosen(directory, bench, "torch", cache_dir)
+    assert bench.tried == []
+    assert chosen(directory, bench, cache_dir=cache_dir).chosen == "onnxruntime/f32"
+    compiled(directory, cache_dir, "torch/f32")
+    report = chosen(directory, bench, cache_dir=cache_dir)
+    assert report.chosen == "torch/f32" and "torch/bf16" not in report.why
+    compiled(directory, cache_dir, "torch/bf16")
+    assert chosen(directory, bench, cache_dir=cache_dir).chosen == "torch/bf16"
+    assert chosen(directory, bench, cache_dir=cache_dir).cached
+    compiled(directory, cache_dir, "torch/bf16", batch="2")
+    assert not chosen(directory, bench, cache_dir=cache_dir).cached, "more was compiled since"
 
 
 @pytest.mark.usefixtures("all_variants")
@@ -224,7 +250,9 @@ def test_a_level_is_offered_if_it_is_faster_than_the_next_higher_one_offered() -
 def test_a_whole_choice_over_real_runtimes(tmp_path: Path) -> None:
     directory = models.tiny(tmp_path, "segment")
     report = choose.choose(directory, manifest.load(directory), "auto", engines=1, cache_dir=str(tmp_path / "cache"))
-    assert {one.variant for one in report.measured} == set(registry.variants("auto"))
+    assert {one.variant for one in report.measured} == {
+        variant for variant in registry.variants("auto") if not registry.is_made(variant)
+    }
     assert report.chosen in {one.variant for one in report.measured if not one.refused}
 
 

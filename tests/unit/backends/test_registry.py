@@ -6,30 +6,54 @@ from pathlib import Path
 
 import pytest
 
+from models import manifest
 from service.backends import registry
+from service.backends.base import Artefact
 from service.errors import ConfigError
+from tests.contract import models
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_names_stand_for_variants() -> None:
-    assert registry.variants("auto") == ("onnxruntime/f32", "openvino/f32", "openvino/bf16")
+    assert registry.variants("auto") == ("onnxruntime/f32", "openvino/f32", "openvino/bf16", "torch/f32", "torch/bf16")
+    assert registry.variants("torch") == ("torch/f32", "torch/bf16"), "nothing that compiles while it is loaded"
+    assert registry.variants("torch/jit/bf16") == ("torch/jit/bf16",)
     assert registry.variants("openvino") == ("openvino/f32", "openvino/bf16")
     assert registry.variants("openvino/bf16") == ("openvino/bf16",)
     assert registry.variants("fake", allow_fake=True) == ("fake/none",)
     assert "fake/none" not in registry.variants("auto", allow_fake=True)
 
 
-@pytest.mark.parametrize("name", ["tensorflow", "", "openvino/int8", "onnxruntime/bf16", "auto/f32"])
+@pytest.mark.parametrize("name", ["tensorflow", "", "openvino/int8", "onnxruntime/bf16", "auto/f32", "torch/jit"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown backend .*accepted: auto, onnxruntime, openvino$"):
+    with pytest.raises(ConfigError, match=r"unknown backend .*accepted: auto, onnxruntime, openvino, torch$"):
         registry.variants(name)
 
 
-@pytest.mark.parametrize("name", ["torch", "tensorrt"])
+@pytest.mark.parametrize("name", ["tensorrt"])
 def test_planned_backends_say_so(name: str) -> None:
     with pytest.raises(ConfigError, match=f"backend {name}: not built yet; accepted: auto, onnxruntime"):
         registry.variants(name)
+
+
+def test_a_missing_library_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name="torch")
+
+    monkeypatch.setattr(registry, "import_module", missing)
+    artefact = Artefact(manifest=manifest.load(models.fake(tmp_path)), graph=b"")
+    said = r"^backend torch: its library cannot be imported \(torch\); install the extra 'models'$"
+    with pytest.raises(ConfigError, match=said):
+        registry.open_backend("torch/f32", artefact)
+    with pytest.raises(ConfigError, match=said):
+        registry.build("torch/f32", artefact, lambda step: None)
+
+
+def test_what_is_compiled_when() -> None:
+    every = [*registry.variants("auto"), "fake/none", "torch/jit/f32"]
+    assert [variant for variant in every if registry.is_made(variant)] == ["torch/f32", "torch/bf16"]
+    assert [variant for variant in every if registry.is_compiling(variant)] == ["torch/jit/f32"]
 
 
 def test_the_fake_has_to_be_allowed() -> None:
