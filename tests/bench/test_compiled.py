@@ -71,7 +71,7 @@ def test_a_library_serves_as_fast_as_it_runs_alone(tmp_path: Path, task: str) ->
                 {
                     "bare": partial(bare.run, [torch.from_numpy(images)]),
                     "served": partial(backend.run, images, level.name),
-                    "uncompiled": partial(network.at(at), torch.from_numpy(images)),
+                    "uncompiled": partial(network.at(at).__call__, torch.from_numpy(images)),
                 }
             )
             what = f"{task} {precision} {level.name}"

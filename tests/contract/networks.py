@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import onnx
@@ -22,10 +22,11 @@ from models.served import Levelled, Served
 from models.toyscape import CLASSES
 from tests.contract import models
 
+Kind = Literal["vit", "lookup"]
 SHAPE: dict[str, Any] = {"side": 64, "width": 48, "depth": 3, "heads": 3, "stem": (8, 16, 24)}
 
 
-def served(task: Task, kind: str = "vit") -> Served:
+def served(task: Task, kind: Kind = "vit") -> Served:
     """A network with weights that make every part count."""
     torch.manual_seed(7)
     config = VitConfig(kind=kind, **SHAPE)
@@ -38,7 +39,7 @@ def served(task: Task, kind: str = "vit") -> Served:
     return Served(network, task, () if kind == "lookup" else ("1/2",))
 
 
-def tiny(root: Path, task: Task, levels: Mapping[str, str] | None = None, kind: str = "vit") -> Path:
+def tiny(root: Path, task: Task, levels: Mapping[str, str] | None = None, kind: Kind = "vit") -> Path:
     """A directory whose graph has the weights and nothing else, with PyTorch's answers as the reference; levels are
     names, beside `full`, of explicit ones."""
     network = served(task, kind)

@@ -14,17 +14,17 @@ import msgspec
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from models import manifest
-from models.levels import plan
-from models.restored import restored
-from service.backends import registry
-from service.backends import torch as ours
-from service.backends.base import Artefact, Backend, BackendError, Outputs
-from service.backends.choose import choose
-from service.backends.store import FOLDER, SEAL, Store
-from tests.contract import models, networks
+from models import manifest  # noqa: E402
+from models.levels import plan  # noqa: E402
+from models.restored import restored  # noqa: E402
+from service.backends import cache, registry  # noqa: E402
+from service.backends import torch as ours  # noqa: E402
+from service.backends.base import Artefact, Backend, BackendError, Outputs  # noqa: E402
+from service.backends.choose import choose  # noqa: E402
+from service.backends.store import FOLDER, SEAL, Store  # noqa: E402
+from tests.contract import models, networks  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]  # the compiler's own deprecations
 
@@ -62,7 +62,7 @@ def expected(directory: Path, level: str) -> Outputs:
     described = manifest.load(directory)
     network = restored(described, manifest.read_file(directory, described, described.graph))
     explicit = {named.name: named.explicit for named in described.levels}.get(level, level)
-    outputs = network.at(ours.torch.from_numpy(PICTURES), plan(explicit, described.trunk))
+    outputs = network.at(torch.from_numpy(PICTURES), plan(explicit, described.trunk))
     return {name: value.numpy() for name, value in outputs.items()}
 
 
@@ -142,7 +142,7 @@ WITHOUT = """
 import sys
 from pathlib import Path
 from models import manifest
-from service.backends import registry
+from service.backends import cache, registry
 from service.backends.base import Artefact
 from tests.contract import models
 
@@ -205,11 +205,11 @@ def test_a_library_made_for_something_else_is_not_taken(
 ) -> None:
     asked = artefact(directory, compiled)
     if what == "version":
-        monkeypatch.setattr(ours.torch, "__version__", "2.99.0")
+        monkeypatch.setattr(torch, "__version__", "2.99.0")
     elif what == "code":
         monkeypatch.setattr(ours, "sources", lambda: "other code")
     elif what == "hardware":
-        monkeypatch.setattr(ours.cache, "cpu", lambda: ("another cpu", frozenset({"avx2"})))
+        monkeypatch.setattr(cache, "cpu", lambda: ("another cpu", frozenset({"avx2"})))
     elif what == "network":
         asked = artefact(directory, compiled, training={"network": {"depth": 4}})
     else:

@@ -1,5 +1,7 @@
 """The bias of merged tokens: as channels it is what it is as a mask."""
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,7 +11,7 @@ from models.reduction.attention import attend, in_channels  # noqa: E402
 pytestmark = pytest.mark.torch
 
 
-def inputs(size: int, count: int = 11) -> tuple[torch.Tensor, ...]:
+def inputs(size: int, count: int = 11) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(size)
     q, k, v = torch.randn(3, 2, 4, count, size, generator=generator, dtype=torch.float64)
     sizes = torch.randint(1, 60, (2, count), generator=generator).double()
@@ -44,7 +46,7 @@ def test_rows_of_the_channels_form_need_no_mask(monkeypatch: pytest.MonkeyPatch)
     seen = []
     real = torch.nn.functional.scaled_dot_product_attention
 
-    def watched(*args: object, **named: object) -> object:
+    def watched(*args: Any, **named: Any) -> Any:
         seen.append((args[0].shape[-1], named))
         return real(*args, **named)
 

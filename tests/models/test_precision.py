@@ -34,7 +34,7 @@ def test_all_but_the_first_and_last_layers_are_converted(task: Task) -> None:
 
 @pytest.mark.parametrize("level", ["full", "tome:3", "tome:5,-1+width:1/2"])
 @pytest.mark.parametrize("kind", ["vit", "lookup"])
-def test_answers_are_nearly_the_same_and_as_exact_in_type(kind: str, level: str) -> None:
+def test_answers_are_nearly_the_same_and_as_exact_in_type(kind: networks.Kind, level: str) -> None:
     if kind == "lookup" and level != "full":
         pytest.skip("a level of the other kind")
     network, half = networks.served("classify", kind), networks.served("classify", kind)

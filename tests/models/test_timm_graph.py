@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
+onnx = pytest.importorskip("onnx")
 
 from safetensors.numpy import load  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -18,6 +19,7 @@ from models import manifest  # noqa: E402
 from models.levels import FULL, Plan, Trunk, plan  # noqa: E402
 from models.manifest import Level, Manifest  # noqa: E402
 from models.reference import answers_kept, standard_levels  # noqa: E402
+from models.restored import RestoreError, restored  # noqa: E402
 from models.sources.artefact import TOLERANCES, SourceError, fill, staged  # noqa: E402
 from models.sources.pixels import fold  # noqa: E402
 from models.sources.timm_graph import Whole, bring_in, graph_of, macs, serve  # noqa: E402
@@ -107,6 +109,26 @@ def test_a_model_is_brought_in_whole(tmp_path: Path) -> None:
     assert kept["logits"].shape == (8, 5)
     assert "tome:13" in standard_levels(trunk)
     assert all(answers_kept(kept, level).keys() == {"logits", "tokens"} for level in standard_levels(trunk))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3", "test_convnext"])
+def test_a_network_is_made_again_from_its_graph(name: str, tmp_path: Path) -> None:
+    save_file(enliven(timm.create_model(name, num_classes=5)).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    source, answers = bring_in(name, str(tmp_path / "w.safetensors"), tmp_path / "labels.txt")
+    with staged(tmp_path / "zoo", "added") as directory:
+        fill(directory, source, "added", answers)
+    described = manifest.load(tmp_path / "zoo" / "added" / "1")
+    network = restored(described, source.graph)
+    for level in standard_levels(described.trunk)[:4] if described.trunk else ():
+        given = network.at(torch.from_numpy(answers["images"][:4]), plan(level, described.trunk))
+        kept = answers_kept(answers, level)
+        assert np.array_equal(given["tokens"].numpy(), kept["tokens"])
+        assert np.allclose(given["logits"].numpy(), kept["logits"], atol=1e-5 * np.abs(kept["logits"]).max())
+    full = network.at(torch.from_numpy(answers["images"]), Plan(FULL, {}, 0, 0.0))["logits"].numpy()
+    assert np.allclose(full, answers["logits"], atol=1e-5 * np.abs(full).max())
+    with pytest.raises(RestoreError, match="has no weight"):
+        restored(described, onnx.ModelProto().SerializeToString())
 
 
 def test_weights_that_answer_no_numbers_are_refused(tmp_path: Path) -> None:
