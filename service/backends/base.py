@@ -39,19 +39,26 @@ class BackendError(Exception):
 class Artefact:
     """What a backend is made from: a model's manifest and the bytes of its graph, verified against it.
 
-    `engines` threads will call `run` at once, each computing on one CPU. `cache_dir` is where compiled forms may be
-    kept, empty for nowhere. `fake_cost_ms` is for `fake` alone: milliseconds per batch and per item that it sleeps.
+    `engines` threads will call `run` at once, each computing on one CPU, or all on `device` (`cuda:0`). `cache_dir` is
+    where compiled forms may be kept, empty for nowhere. `fake_cost_ms` is for `fake` alone: milliseconds per batch and
+    per item that it sleeps.
     """
 
     manifest: Manifest
     graph: bytes
     engines: int = 1
     cache_dir: str = ""
+    device: str = "cpu"
     fake_cost_ms: tuple[float, float] = (0.0, 0.0)
 
 
 class Backend(ABC):
-    """One loaded model. `name` is the backend with its precision, such as `openvino/bf16`."""
+    """One loaded model. `name` is the backend with its precision, such as `openvino/bf16`.
+
+    With `pipelined`, several callers do not compute side by side but follow one another closely on one device.
+    """
+
+    pipelined = False
 
     def __init__(self, name: str, manifest: Manifest) -> None:
         self.name = name
@@ -82,6 +89,11 @@ class Backend(ABC):
         except LevelError:
             raise BackendError("batch", f"unknown level {level!r}; this model has {', '.join(self._named)}") from None
         return {name: np.array(values, np.int64) for name, values in found.inputs.items()}
+
+    def staging(self, items: int) -> Images:
+        """Where the calling thread best puts a batch [items, H, W, 3] together before it runs it. It may be what the
+        thread was given before."""
+        return np.empty((items, *self._shape), np.uint8)
 
     def prepared(self, level: str) -> bool:
         """Whether a run at this level, which the model has, can begin at once; otherwise the first one compiles."""

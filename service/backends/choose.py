@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from models.manifest import Manifest
-from service.backends import cache, registry
+from service.backends import cache, nvidia, registry
 from service.backends.store import FOLDER, Store, name_of
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
@@ -73,6 +73,7 @@ def choose(
     *,
     engines: int,
     cache_dir: str,
+    device: str = "cpu",
     progress: Callable[[], None] = lambda: None,
     attempt: Attempt | None = None,
     keep: bool = True,
@@ -83,16 +84,16 @@ def choose(
     kept. Raises ConfigError, in one line that names the model, when none can be used.
     """
     compiled = made(described, cache_dir)
-    candidates, missing = _candidates(name, compiled)
+    candidates, missing = _candidates(name, compiled, device)
     told = [*candidates, *(f"{one.variant} {one.refused}" for one in missing)]
-    store = f"choice-{_key(described, told, [*compiled.values()], engines)}.json"
+    store = f"choice-{_key(described, told, [*compiled.values()], engines, device)}.json"
     known = _read(cache_dir, store, described, candidates)
     if known is not None:
         return known
     measured = list(missing)
     for variant in candidates:
         progress()
-        measured.append((attempt or try_apart)(Trial(str(directory), variant, engines, cache_dir, True)))
+        measured.append((attempt or try_apart)(Trial(str(directory), variant, engines, cache_dir, True, device=device)))
     usable = [one for one in measured if not one.refused]
     if not usable:
         reasons = "; ".join(f"{one.variant}: {one.refused}" for one in measured)
@@ -114,12 +115,12 @@ def made(described: Manifest, cache_dir: str) -> dict[str, str]:
     return {variant: cache.key(*sorted(names)) for variant, names in sorted(found.items())}
 
 
-def _candidates(name: str, compiled: Mapping[str, str]) -> tuple[list[str], list[Measured]]:
+def _candidates(name: str, compiled: Mapping[str, str], device: str) -> tuple[list[str], list[Measured]]:
     """The variants worth trying here, and those that are not, with the reason; of those that load what was compiled
     before, `auto` knows only what was."""
     _, flags = cache.cpu()
     candidates, refused = [], []
-    for variant in registry.variants(name):
+    for variant in registry.variants(name, device=device):
         if name == "auto" and registry.is_made(variant) and variant not in compiled:
             continue
         if not registry.installed(variant):
@@ -133,11 +134,17 @@ def _candidates(name: str, compiled: Mapping[str, str]) -> tuple[list[str], list
     return candidates, refused
 
 
-def _key(described: Manifest, variants: Sequence[str], made: Sequence[str], engines: int) -> str:
+def _key(
+    described: Manifest, variants: Sequence[str], made: Sequence[str], engines: int, device: str
+) -> str:
     """The manifest's digest covers its files' sha256, its tolerance and its levels."""
     model, flags = cache.cpu()
     versions = [f"{variant} {registry.installed(variant)}" for variant in variants]
-    return cache.key(f"{FORMAT}", described.digest, *versions, *made, model, " ".join(sorted(flags)), f"{engines}")
+    parts = [f"{FORMAT}", described.digest, *versions, *made, model, " ".join(sorted(flags)), f"{engines}"]
+    if device != "cpu":
+        # What was measured on one GPU holds for another of its make.
+        parts += [gpu.make for gpu in nvidia.devices() if f"cuda:{gpu.index}" == device] or [device]
+    return cache.key(*parts)
 
 
 def _read(cache_dir: str, store: str, described: Manifest, candidates: Sequence[str]) -> Report | None:

@@ -22,6 +22,7 @@ from models import manifest
 from models.manifest import Manifest, ManifestError
 from service.backends import registry
 from service.backends.base import Artefact, Backend, BackendError, Images, Outputs
+from service.backends.pipeline import BUCKETS
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
 from service.tasks.agreement import Agreement
@@ -29,7 +30,7 @@ from service.tasks.registry import TASKS
 from service.wire.messages import Timing
 
 SIZES = (1, 2, 4, 8)
-"""Batch sizes that are timed."""
+"""Batch sizes that are timed; on a device those that it runs."""
 TURNS = 3
 LEAST_RUNS = 2
 """Of each level in each turn."""
@@ -47,7 +48,9 @@ def measure(trial: Trial) -> Measured:
     directory = Path(trial.directory)
     described = manifest.load(directory)
     graph = manifest.read_file(directory, described, described.graph)
-    artefact = Artefact(manifest=described, graph=graph, engines=trial.engines, cache_dir=trial.cache_dir)
+    artefact = Artefact(
+        manifest=described, graph=graph, engines=trial.engines, cache_dir=trial.cache_dir, device=trial.device
+    )
     if trial.rehearse:
         return rehearsed(trial.variant, artefact)
     reference: Outputs = dict(load_tensors(manifest.read_file(directory, described, described.reference)))
@@ -61,7 +64,8 @@ def measure(trial: Trial) -> Measured:
         return result
     names = [level.name for level in described.levels]
     measured = batch_seconds(backend, images, names, trial.engines)
-    best = max(trial.engines * n / taken for n, taken in measured[names[0]].items())
+    abreast = 1 if backend.pipelined else trial.engines
+    best = max(abreast * n / taken for n, taken in measured[names[0]].items())
     left_out = slower(measured)
     timings = [Timing(name, *fit(measured[name])) for name in names if name not in left_out]
     return msgspec.structs.replace(result, timings=tuple(timings), images_per_second=best, left_out=left_out)
@@ -109,13 +113,14 @@ def agreement(backend: Backend, described: Manifest, images: Images, reference: 
 
 
 def batch_seconds(backend: Backend, images: Images, levels: list[str], engines: int) -> dict[str, dict[int, float]]:
-    """Level -> batch size -> median seconds of one run while all engines run batches of that size.
+    """Level -> batch size -> median seconds of one run while all engines run batches of that size; of a device that
+    they share, the seconds that each run takes of it.
 
     The levels take turns, so that what else the machine does meets them all alike.
     """
     found: dict[str, dict[int, float]] = {level: {} for level in levels}
     used, budget = 0.0, SECONDS_PER_LEVEL * len(levels)
-    for n in SIZES:
+    for n in BUCKETS if backend.pipelined else SIZES:
         known = [times for times in found.values() if times]
         if known and used + LEAST_RUNS * 2 * sum(max(times.values()) for times in known) > budget:
             break
@@ -129,7 +134,7 @@ def batch_seconds(backend: Backend, images: Images, levels: list[str], engines: 
                 else:
                     taken[level] += _under_load(backend, batch, level, engines)
         for level in levels:
-            found[level][n] = float(np.median(taken[level]))
+            found[level][n] = float(np.median(taken[level])) / (engines if backend.pipelined else 1)
         used += time.monotonic() - before
     return found
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU.
+"""ONNX Runtime: on the CPU in here, on a GPU in `cuda.py`.
 
 One session serves all engine threads: `run` releases the interpreter lock and may be called concurrently. Each call
 computes on its caller's thread alone, without a spinning pool, so that inference takes no CPU from decoding. The
@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.backends import cuda
 from service.backends.base import Artefact, Backend, Images, Inputs, Outputs
 from service.backends.failure import error_from_library
 
 
-def load(artefact: Artefact, precision: str) -> Backend:
-    """The factory; imports the library."""
+def library() -> Any:
+    """ONNX Runtime, which is imported here alone."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(3)
+    return onnxruntime
+
+
+def load(artefact: Artefact, precision: str) -> Backend:
+    """The factory; imports the library."""
+    onnxruntime = library()
+    device, _, own = precision.rpartition("-")
+    if device == "cuda":
+        return cuda.load(onnxruntime, artefact, own)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

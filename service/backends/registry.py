@@ -1,8 +1,9 @@
 """Which backends there are. A backend's library is imported when it is opened, so that only the chosen one loads.
 
-A *variant* is a backend with its precision: `onnxruntime/f32`, `openvino/f32`, `openvino/bf16`, `fake/none`. The bare
-name of a backend stands for all its variants but those that compile while they are loaded (`torch/jit/f32`), which are
-had by their own name alone.
+A *variant* is a backend with its precision: `onnxruntime/f32`, `openvino/f32`, `openvino/bf16`, `fake/none`; one that
+needs a GPU says so (`onnxruntime/cuda-f32`), but for those of TensorRT, which all do. The bare name of a backend stands
+for all its variants that run on the device in question, but those that compile while they are loaded (`torch/jit/f32`),
+which are had by their own name alone.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from service.backends.base import Artefact, Backend, BackendError
 from service.errors import ConfigError
 
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime/f32",),
+    "onnxruntime": ("onnxruntime/f32", "onnxruntime/cuda-f32", "onnxruntime/cuda-tf32"),
     "openvino": ("openvino/f32", "openvino/bf16"),
     "torch": ("torch/f32", "torch/bf16"),
+    "tensorrt": ("tensorrt/f32",),
     "fake": ("fake/none",),
 }
 """The variants of each backend; `auto` considers all but the fake."""
@@ -27,26 +29,38 @@ COMPILING = {"torch": ("torch/jit/f32", "torch/jit/bf16")}
 MADE = ("torch",)
 """Backends that load what `squint models compile` made, and can do nothing without it."""
 
-PLANNED = ("tensorrt",)
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
     "torch": ("torch",),
+    "tensorrt": ("onnxruntime-gpu", "onnxruntime"),
 }
+_ANYWHERE = ("torch", "fake")
+"""Backends that run on a CPU and on a GPU alike."""
 
 
-def variants(name: str, *, allow_fake: bool = False) -> tuple[str, ...]:
-    """The variants that `auto`, a backend or a variant stands for. Raises ConfigError."""
+def runs_on(variant: str, device: str) -> bool:
+    """Whether a variant is one for this device."""
+    backend, _, precision = variant.partition("/")
+    gpu = backend == "tensorrt" or precision.startswith("cuda-")
+    return backend in _ANYWHERE or gpu == device.startswith("cuda")
+
+
+def variants(name: str, *, allow_fake: bool = False, device: str = "cpu") -> tuple[str, ...]:
+    """The variants that `auto`, a backend or a variant stands for on a device. Raises ConfigError."""
     known = tuple(backend for backend in VARIANTS if allow_fake or backend != "fake")
     if name == "auto":
-        return tuple(variant for backend in known if backend != "fake" for variant in VARIANTS[backend])
+        found = [variant for backend in known if backend != "fake" for variant in VARIANTS[backend]]
+        return tuple(variant for variant in found if runs_on(variant, device))
     backend = name.partition("/")[0]
-    if backend in PLANNED:
-        raise ConfigError(f"backend {backend}: not built yet; accepted: auto, {', '.join(known)}")
     if backend == "fake" and not allow_fake:
         raise ConfigError("backend fake: it answers nonsense and is for tests only; allow_fake permits it")
     if backend in known and name in (backend, *VARIANTS[backend], *COMPILING.get(backend, ())):
-        return VARIANTS[backend] if name == backend else (name,)
+        wanted = VARIANTS[backend] if name == backend else (name,)
+        fitting = tuple(variant for variant in wanted if runs_on(variant, device))
+        if not fitting:
+            raise ConfigError(f"backend {name}: does not run on {device} (--devices says where)")
+        return fitting
     raise ConfigError(f"unknown backend {name!r}; accepted: auto, {', '.join(known)}")
 
 
@@ -76,7 +90,7 @@ def open_backend(variant: str, artefact: Artefact, *, allow_fake: bool = False) 
 
     Raises ConfigError for an unknown or missing variant, BackendError when the load fails.
     """
-    backend, _, precision = variants(variant, allow_fake=allow_fake)[0].partition("/")
+    backend, _, precision = variants(variant, allow_fake=allow_fake, device=artefact.device)[0].partition("/")
     try:
         factory: Callable[[Artefact, str], Backend] = import_module(f"service.backends.{backend}").load
         return factory(artefact, precision)

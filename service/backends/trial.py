@@ -9,7 +9,7 @@ from service.wire.messages import Timing
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to try: a model's directory, a variant, the number of engines, where compiled models are kept, and whether
-    to measure speed besides agreement. To `rehearse` is only to load it and run every level once."""
+    to measure speed besides agreement. To `rehearse` is only to load it and run every level once. `device` is where."""
 
     directory: str
     variant: str
@@ -17,6 +17,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_dir: str
     speed: bool
     rehearse: bool = False
+    device: str = "cpu"
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,20 +21,31 @@ def test_names_stand_for_variants() -> None:
     assert registry.variants("torch/jit/bf16") == ("torch/jit/bf16",)
     assert registry.variants("openvino") == ("openvino/f32", "openvino/bf16")
     assert registry.variants("openvino/bf16") == ("openvino/bf16",)
+    assert registry.variants("onnxruntime") == ("onnxruntime/f32",)
     assert registry.variants("fake", allow_fake=True) == ("fake/none",)
     assert "fake/none" not in registry.variants("auto", allow_fake=True)
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "", "openvino/int8", "onnxruntime/bf16", "auto/f32", "torch/jit"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown backend .*accepted: auto, onnxruntime, openvino, torch$"):
+    with pytest.raises(ConfigError, match=r"unknown backend .*accepted: auto, onnxruntime, openvino, torch, tensorrt$"):
         registry.variants(name)
 
 
-@pytest.mark.parametrize("name", ["tensorrt"])
-def test_planned_backends_say_so(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"backend {name}: not built yet; accepted: auto, onnxruntime"):
-        registry.variants(name)
+def test_on_a_gpu_names_stand_for_what_runs_there() -> None:
+    on_cuda = ("onnxruntime/cuda-f32", "onnxruntime/cuda-tf32")
+    assert registry.variants("onnxruntime", device="cuda:1") == on_cuda
+    assert registry.variants("auto", device="cuda:0") == (*on_cuda, "torch/f32", "torch/bf16", "tensorrt/f32")
+    assert registry.variants("fake", allow_fake=True, device="cuda:0") == ("fake/none",)
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("tensorrt", "cpu"), ("onnxruntime/cuda-f32", "cpu"), ("openvino", "cuda:0"), ("onnxruntime/f32", "cuda:0")],
+)
+def test_a_backend_is_refused_where_it_does_not_run(name: str, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"backend {name}: does not run on {device} "):
+        registry.variants(name, device=device)
 
 
 def test_a_missing_library_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
