@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 MODELS_VENV := .venv-models
+GPU_VENV := .venv-gpu
 RUN := $(VENV)/bin
 # What asks a service from outside mostly waits, and brings clients that do not bear with everything else in one process:
 # it has a process of its own, beside the other tests. What is sensitive to a busy machine comes last.
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: docs help serve test check lock proto fuzz chaos soak bench image peers models-env test-models clean
+.PHONY: docs help serve test check lock proto fuzz chaos soak bench image peers models-env test-models gpu-check clean
 MAKEFLAGS += --no-print-directory
 
 help: ## this list
@@ -69,6 +70,9 @@ models-env: $(MODELS_VENV)/models.stamp ## the environment for training and expo
 test-models: $(MODELS_VENV)/models.stamp ## the tests that need torch
 	@$(MODELS_VENV)/bin/python -m pytest -m torch $(ARGS)
 
+gpu-check: $(GPU_VENV)/gpu.stamp ## build, check and time everything on a GPU, into one report; an hour and more (docs/gpu.md)
+	@$(GPU_VENV)/bin/python -m tests.gpu $(ARGS)
+
 docs: $(VENV)/dev.stamp ## write the reference part of docs/configuration.md from the table of settings
 	@$(RUN)/python -m squint.reference
 
@@ -86,7 +90,7 @@ lock: $(VENV)/uv.stamp ## resolve the requirements again and write the lock file
 	wc -l $(LOCKS:%=requirements/%.lock)
 
 clean: ## remove the environments and every cache below this folder
-	rm -rf $(VENV) $(MODELS_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info
+	rm -rf $(VENV) $(MODELS_VENV) $(GPU_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments ------------------------------------------------------------------------------------------------
@@ -139,4 +143,20 @@ $(MODELS_VENV)/models.stamp: requirements/models.lock pyproject.toml
 	$(MODELS_VENV)/bin/uv pip install --python $(MODELS_VENV)/bin/python --require-hashes -r requirements/models.lock; \
 	$(MODELS_VENV)/bin/pip install $(PROJECT); \
 	echo "models: installed in $$((SECONDS - begin)) s; $(MODELS_VENV) now holds $$(du -sm $(MODELS_VENV) | cut -f1) MB"; \
+	touch $@
+
+# As the models environment, with the GPU build of ONNX Runtime in place of the CPU's: both install one package. Where its
+# wheel cannot be had, everything else is checked, and the report says so.
+$(GPU_VENV)/gpu.stamp: requirements/models.lock requirements/serve-gpu.lock pyproject.toml
+	@$(call venv,$(GPU_VENV)); begin=$$SECONDS; \
+	$(GPU_VENV)/bin/pip install $(PIP_FLAGS) uv; \
+	$(GPU_VENV)/bin/uv pip install --python $(GPU_VENV)/bin/python --require-hashes -r requirements/models.lock; \
+	$(GPU_VENV)/bin/pip install $(PROJECT); \
+	wheels=$$(mktemp -d); trap 'rm -rf "$$wheels"' EXIT; \
+	awk '/^onnxruntime-gpu==/ {p = 1} p {print} p && !/\\$$/ {exit}' requirements/serve-gpu.lock > $$wheels/lock; \
+	if $(GPU_VENV)/bin/pip download $(PIP_FLAGS) --no-deps --only-binary :all: --require-hashes -r $$wheels/lock -d $$wheels; then \
+	    $(GPU_VENV)/bin/pip uninstall $(PIP_FLAGS) -y onnxruntime; \
+	    $(GPU_VENV)/bin/pip install $(PIP_FLAGS) --no-deps --no-index $$wheels/*.whl; \
+	else echo "onnxruntime-gpu cannot be had: ONNX Runtime is checked on the CPU alone"; fi; \
+	echo "GPU check: installed in $$((SECONDS - begin)) s; $(GPU_VENV) now holds $$(du -sm $(GPU_VENV) | cut -f1) MB"; \
 	touch $@

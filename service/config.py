@@ -37,6 +37,7 @@ Priority = Literal["high", "normal", "low"]
 FILE = "squint.toml"
 MAX_FILE_BYTES = 1 << 20
 SHIPPED_MODELS = str(Path(__file__).resolve().parent.parent / "models" / "zoo")
+CPU = "cpu"
 MOUNTED_MODELS = "/mnt/models"
 """Where KServe mounts a directory of models, and other platforms by its example."""
 _PLATFORM = {"http-port": "PORT"}
@@ -97,6 +98,7 @@ class Config:
     allow_fake: bool = False
     fake_batch_ms: float = 0.0
     fake_item_ms: float = 0.0
+    devices: tuple[str, ...] = (CPU,)
     workers: int = 1
     threads: int = 2
     decoders: int = 2
@@ -125,6 +127,10 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     model: dict[str, ModelConfig] = field(default_factory=dict)
 
+    def device(self, worker: int) -> str:
+        """Where a worker's models run."""
+        return self.devices[worker % len(self.devices)]
+
 
 def encode(config: Config) -> bytes:
     """The configuration as bytes, for a child process."""
@@ -147,8 +153,7 @@ def load(arguments: Mapping[str, Any] | None = None, environment: Mapping[str, s
     path = str(arguments.get("config") or environment.get("SQUINT_CONFIG") or "")
     table = _read(Path(path or FILE), required=bool(path))
     models = table.pop("model", {})
-    values = defaults(environment)
-    values |= _from_table(table, SETTINGS, f"{path or FILE}: ")
+    values = _from_table(table, SETTINGS, f"{path or FILE}: ")
     for setting in SETTINGS:
         for variable in (setting.variable, _PLATFORM.get(setting.name, "")):
             if environment.get(variable):
@@ -158,7 +163,10 @@ def load(arguments: Mapping[str, Any] | None = None, environment: Mapping[str, s
         if setting.name in arguments:
             given = arguments[setting.name]
             values[setting.field] = _parsed(setting, f"{setting.flag} {_joined(given)}", given)
-    config = _built(values, _models(models, path or FILE))
+    usual = defaults(environment)
+    if CPU not in values.get("devices", (CPU,)):
+        usual |= _on_gpus()
+    config = _built(usual | values, _models(models, path or FILE))
     _check(config)
     return config
 
@@ -177,6 +185,12 @@ def defaults(environment: Mapping[str, str]) -> dict[str, Any]:
     values["threads"] = min(cpus, 16)
     values["decoders"] = max(2, min(8, cpus // 4))
     return values
+
+
+def _on_gpus() -> dict[str, Any]:
+    """The defaults that differ where models run on GPUs: a worker's threads feed its device, one batch behind the
+    other; batches pay that are as large as its places; decoding is what the CPUs are for; and a start may compile."""
+    return {"threads": 3, "max_batch": 64, "decoders": max(2, min(64, _cpus() * 5 // 8)), "load_seconds": 1800.0}
 
 
 def _standard(name: str, variable: str, environment: Mapping[str, str]) -> str:
@@ -279,6 +293,7 @@ def _refused(setting: Setting, shown: str) -> ConfigError:
 def _built(values: Mapping[str, Any], models: dict[str, ModelConfig]) -> Config:
     plain = {name: value for name, value in values.items() if not name.startswith("limits.")}
     limits = {name.removeprefix("limits."): value for name, value in values.items() if name.startswith("limits.")}
+    plain["workers"] = max(plain["workers"], len(plain["devices"]))
     plain["models"] = tuple(os.path.abspath(os.path.expanduser(path)) for path in plain["models"])
     plain["cache_dir"] = os.path.abspath(os.path.expanduser(plain["cache_dir"]))
     for name in ("key_file", "tls_cert", "tls_key", "tls_client_ca"):
@@ -295,6 +310,7 @@ def _check(config: Config) -> None:
     if fake and not config.allow_fake:
         raise ConfigError("--backend fake: expected --allow-fake with it; it answers nonsense and is for tests only")
     _check_access(config)
+    _check_devices(config)
     if config.http_port == config.grpc_port != 0:
         raise ConfigError(f"--grpc-port {config.grpc_port}: expected another port than --http-port")
     if limits.default_timeout_ms > limits.max_timeout_ms:
@@ -303,6 +319,13 @@ def _check(config: Config) -> None:
     if limits.body_bytes > limits.pending_bytes:
         least = limits.body_bytes / 1e6
         raise ConfigError(f"--pending-mb {limits.pending_bytes / 1e6:g}: expected at least --max-body-mb, {least:g}")
+
+
+def _check_devices(config: Config) -> None:
+    if not config.devices or len(set(config.devices)) < len(config.devices):
+        raise ConfigError(f"--devices {','.join(config.devices)}: expected each device once, and at least one")
+    if CPU in config.devices and len(config.devices) > 1:
+        raise ConfigError(f"--devices {','.join(config.devices)}: expected the CPU or GPUs, not both")
 
 
 def _check_access(config: Config) -> None:
@@ -334,4 +357,7 @@ def child_environment() -> dict[str, str]:
     return kept | given
 
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
+_INHERITED = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"),
+)

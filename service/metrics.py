@@ -42,6 +42,8 @@ class Now:
     queued: int = 0
     engines: int = 0
     decoders: int = 0
+    workers: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+    """Whether a worker is there, by its number and its device."""
     delays: Mapping[str, float] = field(default_factory=dict)
     """Predicted seconds until a new request of a model would be answered."""
     steps_down: Mapping[str, int] = field(default_factory=dict)
@@ -199,6 +201,10 @@ class Metrics:
             for model, value in values.items():
                 gauge.add_metric([model], value)
             families.append(gauge)
+        up = GaugeMetricFamily("squint_worker_up", "1 while the worker is there", labels=["worker", "device"])
+        for labels, there in now.workers.items():
+            up.add_metric(labels, int(there))
+        families.append(up)
         counters = [("squint_worker_restarts", "Processes restarted, by role", "role", self._restarts)]
         if now.traces:
             counters.append(("squint_traces", "Sampled traces by what became of them", "outcome", dict(now.traces)))

@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 BackendName = Literal[
     "auto",
     "onnxruntime",
+    "onnxruntime/cuda-f32",
+    "onnxruntime/cuda-tf32",
     "openvino",
     "openvino/f32",
     "openvino/bf16",
@@ -283,25 +285,33 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _plain("fake-batch-ms", Real(0, 60_000), "Milliseconds that the backend `fake` takes for each batch."),
     _plain("fake-item-ms", Real(0, 60_000), "Milliseconds that the backend `fake` takes for each item of a batch."),
-    _plain("workers", Whole(1, 64), "Worker processes. On a CPU one is right; on GPUs one per device."),
+    _plain(
+        "devices",
+        Several(Text("cpu, or a GPU such as cuda:0", r"cpu|cuda:[0-9]{1,2}", "DEVICE"), ","),
+        "What the models run on: the CPU, or GPUs, each with a worker of its own. All workers take from one queue; a "
+        "GPU that fails is left out and tried again, while the others go on. On GPUs other settings have other "
+        "defaults, see [GPUs](gpu.md).",
+    ),
+    _plain("workers", Whole(1, 64), "Worker processes, at least one for each of the devices. On a CPU one is right."),
     _plain(
         "threads",
         Whole(1, 256),
         "Engine threads of a worker, each running one batch at a time. Lower it to leave CPUs to others on the "
         "machine.",
-        "the CPUs this process may use, at most 16",
+        "the CPUs this process may use, at most 16; on GPUs 3",
     ),
     _plain(
         "decoders",
         Whole(1, 64),
         "Decoder processes, which turn bytes into pixels. Raise it when `decode` is the longest stage in `timing_ms`:"
         " large photographs, or a GPU.",
-        "a quarter of the CPUs, at least 2, at most 8",
+        "a quarter of the CPUs, at least 2, at most 8; for GPUs five eighths of them",
     ),
     _plain(
         "max-batch",
         Whole(1, 256),
         "Most items in one batch, whatever the measured profile would allow. Lower it when memory is short.",
+        "32; on GPUs 64",
     ),
     _plain(
         "cache-dir",
@@ -315,6 +325,7 @@ SETTINGS: tuple[Setting, ...] = (
         Real(1, 3600),
         "How long a worker may take to load and warm its models before it is restarted. Raise it for many large "
         "models or a first start that compiles.",
+        "300; on GPUs 1800",
     ),
     _plain(
         "drain-seconds",

@@ -52,6 +52,8 @@ _WATCH_SECONDS = 0.1
 _DRAIN_SLACK = 5.0
 _LEAVE_SECONDS = 2.0
 """What children get to end by themselves once nothing is in flight."""
+_AGAIN = 10.0
+"""Seconds between two tries to start a worker that cannot be started, while others serve."""
 _STALLED = 1.0
 """Seconds without a turn of the supervisor itself after which it judges nobody: the whole service was stopped."""
 
@@ -319,6 +321,8 @@ class Supervisor:
         elif isinstance(message, Failed) and not child.ready:
             # Only who is still starting is heard: afterwards a decoder may be somebody else's.
             log.event("failed", severity="error", process=child.name, reason=message.reason)
+            if self._spared(child):
+                return
             _say("".join(letter if letter.isprintable() else " " for letter in message.reason))
             self._exit = EXIT_FAILED
 
@@ -351,11 +355,23 @@ class Supervisor:
     def _schedule(self, child: Child) -> None:
         """Start a child again when its policy says, or give up."""
         delay = child.policy.died(time.monotonic())
+        if delay is None and self._spared(child):
+            device = self._config.device(child.index)
+            log.event("device_failed", severity="error", process=child.name, device=device, again_in=_AGAIN)
+            delay = _AGAIN
         if delay is None:
             _say(f"{child.name} crashed {child.policy.crashes} times in a row; giving up")
             self._exit = self._exit or EXIT_GAVE_UP
             delay = MAX_DELAY
         child.start_at = time.monotonic() + delay
+
+    def _spared(self, child: Child) -> bool:
+        """Whether the service can do without this child for a while: a worker, whose device may have failed, while
+        another one serves."""
+        others = (one for one in self._shared.children if one is not child)
+        return child.role == "worker" and self._banner is None and any(
+            one.role == "worker" and one.ready for one in others
+        )
 
     def _tell_restarts(self) -> None:
         counts: dict[str, int] = {}

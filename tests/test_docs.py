@@ -15,7 +15,7 @@ from tests.walls import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "samples").glob("*.md")])
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-SKIPPED = {".git", ".cache", ".venv", ".venv-models", "__pycache__", "build", "dist"}
+SKIPPED = {".git", ".cache", ".venv", ".venv-models", ".venv-gpu", "__pycache__", "build", "dist"}
 TEXT = {".py", ".md", ".toml", ".lock", ".json", ".yml", ".yaml", ".cfg", ".txt", ".proto", ".html", ".js", ".css", ""}
 
 

@@ -28,7 +28,7 @@ TRIAL_SECONDS = 120.0
 """A trial that takes longer is given up."""
 GENTLE_SECONDS = 240.0
 COMPILING_SECONDS = 1800.0
-"""The same for a variant that compiles while it is loaded."""
+"""The same for a variant that compiles while it is loaded, and on a GPU, where engines may have to be built."""
 GENTLENESS = 5
 """Steps by which a gentle trial is nicer than those who serve: a third of the CPU where they want all of it."""
 FORMAT = 3
@@ -119,11 +119,14 @@ def _candidates(name: str, compiled: Mapping[str, str], device: str) -> tuple[li
     """The variants worth trying here, and those that are not, with the reason; of those that load what was compiled
     before, `auto` knows only what was."""
     _, flags = cache.cpu()
+    there = {f"cuda:{gpu.index}" for gpu in nvidia.devices()} if device != "cpu" else ()
     candidates, refused = [], []
     for variant in registry.variants(name, device=device):
         if name == "auto" and registry.is_made(variant) and variant not in compiled:
             continue
-        if not registry.installed(variant):
+        if device != "cpu" and device not in there:
+            refused.append(Measured(variant, refused=f"{device} is not there, or NVIDIA's driver does not answer"))
+        elif not registry.installed(variant):
             refused.append(Measured(variant, refused="not installed"))
         elif variant.startswith("openvino/bf16") and not flags & _BF16_FLAGS:
             refused.append(Measured(variant, refused="this CPU has no bf16"))
@@ -173,7 +176,7 @@ def try_apart(trial: Trial, *, gently: bool = False) -> Measured:
     """One trial in a process of its own; whatever becomes of that process is an answer. `gently` leaves the CPU to
     whoever else needs it, and takes longer."""
     seconds = GENTLE_SECONDS if gently else TRIAL_SECONDS
-    if registry.is_compiling(trial.variant):
+    if registry.is_compiling(trial.variant) or trial.device != "cpu":
         seconds = COMPILING_SECONDS
     try:
         process = subprocess.Popen(

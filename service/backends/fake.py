@@ -11,6 +11,7 @@ import ctypes
 import time
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,9 @@ BREAK: Colour = (254, 1, 11)
 """From here on every run is a BackendError `batch`, as when a device has failed."""
 QUIT: Colour = (254, 1, 12)
 """End the thread that runs the batch."""
+LOSE_DEVICE_RED_GREEN = (254, 3)
+"""(254, 3, n): where the device is number n, it fails, and for all who come after too while the file `lost-DEVICE` is in
+the cache directory; elsewhere nothing."""
 SLEEP_RED_GREEN = (254, 2)
 """(254, 2, n): sleep n times SLEEP_STEP."""
 
@@ -81,7 +85,10 @@ def load(artefact: Artefact, precision: str) -> Backend:
     if command == LOAD_SLOW:
         time.sleep(LOAD_SECONDS)
     a, b = artefact.fake_cost_ms
-    return Fake(artefact.manifest, Cost(a / 1000, b / 1000))
+    lost = Path(artefact.cache_dir) / f"lost-{artefact.device}"
+    if artefact.device != "cpu" and lost.exists():
+        raise BackendError("fatal", "told that the device is gone")
+    return Fake(artefact.manifest, Cost(a / 1000, b / 1000), lost)
 
 
 def solid(colour: Colour, height: int, width: int) -> NDArray[np.uint8]:
@@ -97,10 +104,11 @@ def checksum(image: NDArray[np.uint8]) -> int:
 class Fake(Backend):
     """Answers made from the checksum of each image."""
 
-    def __init__(self, manifest: Manifest, cost: Cost = Cost()) -> None:
+    def __init__(self, manifest: Manifest, cost: Cost = Cost(), lost: Path = Path("lost-cpu")) -> None:
         super().__init__("fake/none", manifest)
         self._manifest = manifest
         self._cost = cost
+        self._lost = lost
         self._leaked: list[bytearray] = []
         if manifest.training.get("fake") == LOAD_HEAVY:
             self._leaked.append(bytearray(b"x" * LOAD_BYTES))
@@ -138,6 +146,9 @@ class Fake(Backend):
             raise BackendError("oom", "told to run out of memory")
         if colour == LEAK:
             self._leaked.append(bytearray(b"x" * LEAK_BYTES))
+        if colour[:2] == LOSE_DEVICE_RED_GREEN and self._lost.name.endswith(f":{colour[2]}"):
+            self._lost.touch()
+            raise BackendError("fatal", "told that the device is gone")
         if colour == BREAK:
             self._broken = True
         if colour == QUIT:

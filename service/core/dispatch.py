@@ -89,6 +89,11 @@ class Dispatcher:
         return self._workers.engines if self._workers else 0
 
     @property
+    def workers(self) -> frozenset[int]:
+        """Workers that are there."""
+        return self._workers.there
+
+    @property
     def decoders(self) -> int:
         """Decoders that are there."""
         return self._decoding.decoders
@@ -158,13 +163,19 @@ class Dispatcher:
         self._feed_decoders(now)
 
     def worker_up(
-        self, now: float, worker: int, engines: int, profiles: dict[LaneKey, Profile], max_batch: int
+        self,
+        now: float,
+        worker: int,
+        engines: int,
+        profiles: dict[LaneKey, Profile],
+        max_batch: int,
+        ahead: int = 0,
     ) -> None:
         """A worker is attached and serves these lanes; of each model those of the highest level first."""
         self.worker_down(now, worker)
         for key, profile in profiles.items():
             self._lanes.offer(key, profile, max_batch)
-        self._workers.add(worker, Worker(engines, profiles))
+        self._workers.add(worker, Worker(engines, profiles, ahead))
         for group in self._lanes.groups.values():
             group.waiting.resume(now)
         self._feed_workers(now)
@@ -341,7 +352,7 @@ class Dispatcher:
         """The worker with the most room, and what it should run next."""
         best: tuple[int, int, Worker, Turn] | None = None
         for index, worker in self._workers.items():
-            room = worker.engines - len(worker.running)
+            room = worker.engines + worker.ahead - len(worker.running)
             # Even a short batch is sent ahead by one at most.
             if room < 0 or any(batch.alone for batch in worker.running.values()):
                 continue
@@ -349,7 +360,7 @@ class Dispatcher:
             if turn is None or (worker.running and turn.lane.suspects):
                 continue
             lane = turn.lane.group.serving(turn.lane)
-            room += lane.profile.seconds(lane.cap) < batching.PREFETCH_BELOW
+            room += not worker.ahead and lane.profile.seconds(lane.cap) < batching.PREFETCH_BELOW
             if room > 0 and (best is None or room > best[0]):
                 best = (room, index, worker, turn)
         return best[1:] if best else None

@@ -22,10 +22,12 @@ class Batch(msgspec.Struct):
 
 
 class Worker:
-    """One worker: how many engines it has, which lanes it offers, and its batches by number."""
+    """One worker: how many engines it has, which lanes it offers, and its batches by number. A device wants `ahead`
+    batches besides those that run, so that it need not wait for the next."""
 
-    def __init__(self, engines: int, lanes: Iterable[LaneKey]) -> None:
+    def __init__(self, engines: int, lanes: Iterable[LaneKey], ahead: int = 0) -> None:
         self.engines = engines
+        self.ahead = ahead
         self.lanes = frozenset(lanes)
         self.running: dict[int, Batch] = {}
 
@@ -71,6 +73,11 @@ class Workers:
         """A batch has ended; None when it was lost with a former worker."""
         worker = self._workers.get(index)
         return worker.running.pop(number, None) if worker else None
+
+    @property
+    def there(self) -> frozenset[int]:
+        """The workers that are attached."""
+        return frozenset(self._workers)
 
     @property
     def idle(self) -> bool:

@@ -219,6 +219,11 @@ class Engine:
         return self._core.engines
 
     @property
+    def workers(self) -> frozenset[int]:
+        """Workers that are there."""
+        return self._core.workers
+
+    @property
     def decoders(self) -> int:
         """Decoders that are there."""
         return self._core.decoders
@@ -313,7 +318,7 @@ class Engine:
 
     def _hello(self, now: float, index: int, hello: messages.Hello) -> None:
         self._max_batch = hello.max_batch
-        self._core.worker_up(now, index, hello.engines, self._profiles(hello.models), hello.max_batch)
+        self._core.worker_up(now, index, hello.engines, self._profiles(hello.models), hello.max_batch, hello.ahead)
         self.holdings.hello(index, [loaded.key for loaded in hello.models])
 
     def _profiles(self, models: Sequence[messages.Loaded]) -> dict[LaneKey, Profile]:

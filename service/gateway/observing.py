@@ -60,6 +60,10 @@ class Observer:
             queued=engine.queued,
             engines=engine.engines,
             decoders=engine.decoders,
+            workers={
+                (f"{index}", gateway.config.device(index)): index in engine.workers
+                for index in range(gateway.config.workers)
+            },
             delays={name: engine.queue_delay(entry) for name, entry in gateway.catalogue.entries.items()},
             steps_down=engine.steps_down(),
             traces=self._tracer.counts if self._tracer else {},

@@ -366,11 +366,13 @@ class Loaded(Message, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """A worker's first message to each gateway: what it has loaded, and how many batches it runs at a time."""
+    """A worker's first message to each gateway: what it has loaded, and how many batches it runs at a time. It likes to
+    have `ahead` more of them already."""
 
     engines: int
     max_batch: int
     models: list[Loaded]
+    ahead: int = 0
 
 
 class Load(Message, frozen=True):

@@ -21,8 +21,9 @@ from service import log
 from service.backends import registry
 from service.backends.base import Artefact, Backend, BackendError
 from service.backends.choose import Report, choose, try_apart
+from service.backends.pipeline import BUCKETS, bucket
 from service.backends.trial import Measured, Trial
-from service.config import Config
+from service.config import CPU, Config
 from service.core.batching import Profile
 from service.errors import ConfigError
 from service.tasks import raw
@@ -70,23 +71,34 @@ class Model:
 
 
 def load_all(
-    config: Config, units: Iterable[Unit], slot_bytes: int, progress: Callable[[], None], *, again: bool = False
+    config: Config,
+    units: Iterable[Unit],
+    slot_bytes: int,
+    progress: Callable[[], None],
+    *,
+    again: bool = False,
+    device: str = CPU,
 ) -> dict[str, Model]:
     """All units but those that rest, by key; `progress` is called before each step. With `again`, when they have been
-    served before, those that cannot be loaded any more are left out: the others are worth more than none.
+    served before, those that cannot be loaded any more are left out: the others are worth more than none. A GPU on
+    which none can be loaded any more has failed.
 
     Raises ConfigError or ManifestError, in one line that names the model or the file.
     """
     loaded: dict[str, Model] = {}
+    lost = ""
     for unit in units:
         if unit.resting:
             continue
         try:
-            loaded[unit.key] = load(config, unit, slot_bytes, progress)
+            loaded[unit.key] = load(config, unit, slot_bytes, progress, device=device)
         except (ConfigError, ManifestError) as error:
             if not again:
                 raise
             log.event("model_lost", severity="error", model=unit.model, reason=str(error))
+            lost = str(error)
+    if lost and not loaded and device != CPU:
+        raise ConfigError(f"{device}: {lost}")
     return loaded
 
 
@@ -98,6 +110,7 @@ def load(
     *,
     serving: bool = False,
     like: Model | None = None,
+    device: str = CPU,
 ) -> Model:
     """Load and warm one model. While the worker is `serving`, what could crash is tried in another process first, and
     a version of the same make as the one that serves now, `like`, is taken to be as fast. Raises as load_all does."""
@@ -112,13 +125,13 @@ def load(
     operator = config.model.get(name)
     wanted = (operator.backend if operator else None) or config.backend
     try:
-        choice = _Choice(config, directory, described, wanted, progress)
+        choice = _Choice(config, device, directory, described, wanted, progress)
         variant, timings = choice.beside(like) if serving else choice.made()
         progress()
         registry.prepare(variant)
         give_back_memory()
         held = _resident()
-        model = _open(config, directory, described, variant, timings)
+        model = _open(config, device, directory, described, variant, timings)
         try:
             if model.image_bytes > slot_bytes:
                 raise ConfigError(f"an image takes {model.image_bytes} bytes, a slot has {slot_bytes}")
@@ -145,12 +158,15 @@ def load(
     return replace(model, load_seconds=seconds, outputs=outputs, key=unit.key, resident=resident)
 
 
-def _open(config: Config, directory: Path, described: Manifest, variant: str, timings: dict[str, Timing]) -> Model:
+def _open(
+    config: Config, device: str, directory: Path, described: Manifest, variant: str, timings: dict[str, Timing]
+) -> Model:
     artefact = Artefact(
         manifest=described,
         graph=manifest.read_file(directory, described, described.graph),
         engines=config.threads,
         cache_dir=config.cache_dir,
+        device=device,
         fake_cost_ms=(config.fake_batch_ms, config.fake_item_ms),
     )
     backend = registry.open_backend(variant, artefact, allow_fake=config.allow_fake)
@@ -162,6 +178,7 @@ class _Choice:
     """Of the variant to load, and its profiles by level."""
 
     config: Config
+    device: str
     directory: Path
     described: Manifest
     wanted: str
@@ -184,6 +201,7 @@ class _Choice:
             self.wanted,
             engines=self.config.threads,
             cache_dir=self.config.cache_dir,
+            device=self.device,
             progress=self.progress,
             attempt=attempt,
             keep=not gently,
@@ -219,13 +237,16 @@ class _Choice:
             raise ConfigError(f"{variant}: {tried.refused}")
 
     def _trial(self, variant: str, *, rehearse: bool = False) -> Trial:
-        return Trial(str(self.directory), variant, self.config.threads, self.config.cache_dir, False, rehearse)
+        return Trial(
+            str(self.directory), variant, self.config.threads, self.config.cache_dir, False, rehearse, self.device
+        )
 
 
 def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None]) -> tuple[Form, ...]:
     """Run every engine at every level with a batch of 1, and at the highest with the largest that pays: the first run
     of a size may compile, and memory that is short had better be short now. Sizes that will not be run are not, nor
-    those of lower levels: a backend keeps memory for each. Answers what the network's outputs are."""
+    those of lower levels: a backend keeps memory for each. A device is made ready for every size up to that one at every
+    level, since it runs no others. Answers what the network's outputs are."""
     transform = model.manifest.transform
     together = threading.Barrier(engines)
     forms: tuple[Form, ...] = ()
@@ -237,7 +258,11 @@ def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None
 
     with ThreadPoolExecutor(engines) as pool:
         for number, (level, timing) in enumerate(model.timings.items()):
-            for size in sorted({1, Profile(timing.a, timing.b).cap(max_batch)}) if number == 0 else (1,):
+            cap = Profile(timing.a, timing.b).cap(max_batch)
+            sizes = sorted({1, cap}) if number == 0 else [1]
+            if model.backend.pipelined:
+                sizes = [size for size in BUCKETS if size <= bucket(min(cap, BUCKETS[-1]))]
+            for size in sizes:
                 progress()
                 for done in [pool.submit(run, size, level) for _ in range(engines)]:
                     found = done.result()

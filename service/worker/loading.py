@@ -25,8 +25,11 @@ class Loader:
     """Carries out Load and Unload. `tell` says what came of it to whichever gateway is there then: one that has not
     asked finds out that way what this worker has."""
 
-    def __init__(self, config: Config, slot_bytes: int, shelf: Shelf, tell: Callable[[Told], None]) -> None:
+    def __init__(
+        self, config: Config, device: str, slot_bytes: int, shelf: Shelf, tell: Callable[[Told], None]
+    ) -> None:
         self._config = config
+        self._device = device
         self._slot_bytes = slot_bytes
         self._shelf = shelf
         self._tell = tell
@@ -52,7 +55,9 @@ class Loader:
             return LoadDone(model.loaded())
         like = next((one for one in reversed(self._shelf.all()) if one.manifest.name == unit.model), None)
         try:
-            model = load(self._config, unit, self._slot_bytes, lambda: None, serving=True, like=like)
+            model = load(
+                self._config, unit, self._slot_bytes, lambda: None, serving=True, like=like, device=self._device
+            )
         except (ConfigError, ManifestError) as error:
             return LoadFailed(unit.key, str(error))
         except Exception as error:  # whatever a new model brings about, those that serve go on serving

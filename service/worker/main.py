@@ -15,6 +15,7 @@ from typing import NamedTuple
 from models.manifest import ManifestError
 from service import child, log
 from service.backends.base import BackendError
+from service.config import CPU
 from service.errors import ConfigError, WireError
 from service.wire.messages import Attach, Drain, Failed, Hello, Ready, Run
 from service.wire.pulse import REST
@@ -41,6 +42,7 @@ class Worker:
 
     def __init__(self, birth: child.Birth) -> None:
         self._birth = birth
+        self._device = birth.config.device(birth.start.index)
         self._guards = [Guard(birth.pulse(number)) for number in range(birth.config.threads)]
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._link: Link | None = None
@@ -54,12 +56,23 @@ class Worker:
     def load(self) -> None:
         """Load every model; raises ConfigError or ManifestError."""
         start, config = self._birth.start, self._birth.config
-        self._shelf = Shelf(load_all(config, start.units, start.pixel_slot_bytes, self._loading, again=start.again))
+        self._shelf = Shelf(
+            load_all(
+                config,
+                start.units,
+                start.pixel_slot_bytes,
+                self._loading,
+                again=start.again,
+                device=self._device,
+            )
+        )
 
     def serve(self) -> None:
         """Serve until told to drain; raises WireError when the supervisor is gone."""
         bench = Bench(self._birth.pixels, self._shelf)
-        self._loader = Loader(self._birth.config, self._birth.start.pixel_slot_bytes, self._shelf, self._tell)
+        self._loader = Loader(
+            self._birth.config, self._device, self._birth.start.pixel_slot_bytes, self._shelf, self._tell
+        )
         threads = [
             threading.Thread(target=self._engine, args=(guard, bench), name=f"engine {number}", daemon=True)
             for number, guard in enumerate(self._guards)
@@ -112,7 +125,9 @@ class Worker:
         self._poll.register(self._link_number, select.POLLIN)
         config = self._birth.config
         loaded = [model.loaded() for model in self._shelf.all()]
-        self._link.send(Hello(config.threads, config.max_batch, loaded))
+        # On a device the threads take turns: what is sent ahead is uploaded while the batch before it computes.
+        engines, ahead = (config.threads, 0) if self._device == CPU else (1, config.threads - 1)
+        self._link.send(Hello(engines, config.max_batch, loaded, ahead))
 
     def _tell(self, told: Told) -> None:
         """Tell the gateway that is there now what came of a Load or Unload."""

@@ -16,6 +16,11 @@ BREAK: Colour = (254, 1, 11)
 QUIT: Colour = (254, 1, 12)
 
 
+def lose_device(number: int) -> Colour:
+    """The device of this number fails, and stays so; the others answer."""
+    return (254, 3, number)
+
+
 def sleep(hundredths: int) -> Colour:
     """The fake sleeps this many hundredths of a second."""
     return (254, 2, hundredths)

@@ -204,3 +204,23 @@ def test_models_that_are_mounted_are_served_unless_others_are_named(
     (mounted / "photos" / "2024" / "manifest.json").touch()
     assert config.load({}, HOME).models == (str(mounted),)
     assert config.load({"models": [config.SHIPPED_MODELS]}, HOME).models == (config.SHIPPED_MODELS,)
+
+
+def test_a_gpu_has_defaults_of_its_own_which_what_is_given_overrides() -> None:
+    cpu, gpus = config.load({}, HOME), config.load({"devices": ["cuda:0", "cuda:1"]}, HOME)
+    assert (cpu.devices, cpu.workers, cpu.max_batch) == (("cpu",), 1, 32)
+    assert (gpus.devices, gpus.workers, gpus.max_batch, gpus.threads) == (("cuda:0", "cuda:1"), 2, 64, 3)
+    assert [gpus.device(worker) for worker in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    given = config.load({"max-batch": "8"}, HOME | {"SQUINT_DEVICES": "cuda:3", "SQUINT_THREADS": "5"})
+    assert (given.devices, given.max_batch, given.threads, given.load_seconds) == (("cuda:3",), 8, 5, 1800.0)
+
+
+@pytest.mark.parametrize("devices", ["gpu", "cuda", "cuda:0,cpu", "cuda:0,cuda:0", "cuda:-1"])
+def test_devices_are_the_cpu_or_gpus_each_once(devices: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected"):
+        config.load({}, HOME | {"SQUINT_DEVICES": devices})
+
+
+def test_a_child_hears_which_gpus_it_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert config.child_environment()["CUDA_VISIBLE_DEVICES"] == "2,3"

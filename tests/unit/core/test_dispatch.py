@@ -73,6 +73,17 @@ def test_the_next_batch_forms_while_one_runs() -> None:
     assert runs(actions) == [[1, 2, 3]]
 
 
+def test_a_device_has_batches_ahead_of_the_one_that_runs() -> None:
+    core = Dispatcher(100)
+    core.decoder_up(0.0, 0)
+    core.worker_up(0.0, 0, 1, {LANE: Profile(0.001, 0.001)}, 8, ahead=2)
+    started = [runs(decode(core, admit(core, id))) for id in range(6)]
+    assert started == [[[0]], [[1]], [[2]], [], [], []]
+    core.ran(1.0, 0, 1, {}, 0.002)
+    assert runs(core.take_actions()) == [[3, 4, 5]]
+    assert core.engines == 1 and core.workers == {0}
+
+
 def test_lanes_do_not_mix() -> None:
     core = service()
     queue(core, 0)

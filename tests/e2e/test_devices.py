@@ -1,0 +1,70 @@
+"""Several devices behind one queue: one that fails is left out and told of, and comes back when it can."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import images
+from tests.e2e.http import Connection
+from tests.e2e.service import Service
+
+SECONDS = 15.0
+FAILS = images.lose_device(1)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    # Images take long enough that both workers have some at once; the second crash in a row is one too many.
+    flags = ("--devices", "cuda:0,cuda:1", "--fake-batch-ms", "20", "--max-crashes", "2", "--decoders", "2")
+    with Service(tmp_path, *flags) as running:
+        yield running
+
+
+def workers(service: Service) -> dict[str, int]:
+    text = service.request("GET", "/metrics").body.decode()
+    found = re.findall(r'^squint_worker_up\{device="([^"]+)",worker="\d+"\} (\d)', text, re.MULTILINE)
+    return {device: int(up) for device, up in found}
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+def ask(service: Service, *colours: images.Colour) -> list[int]:
+    """One image of each colour at once: their statuses."""
+
+    async def one(colour: images.Colour) -> int:
+        connection = Connection(service.port)
+        try:
+            return (await connection.request("POST", "/classify", images.png(colour))).status
+        finally:
+            await connection.close()
+
+    async def everyone() -> list[int]:
+        return list(await asyncio.gather(*(one(colour) for colour in colours)))
+
+    return asyncio.run(everyone())
+
+
+def test_a_device_that_fails_is_left_out_and_told_of_while_the_other_serves(service: Service, tmp_path: Path) -> None:
+    until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "both workers are there")
+    lost = tmp_path / "cache" / "lost-cuda:1"
+    until(lambda: set(ask(service, *[FAILS] * 8)) == {200} and lost.exists(), "the device fails")
+    until(lambda: bool(service.log_lines("device_failed")), "it is told of")
+    assert service.log_lines("device_failed")[0]["device"] == "cuda:1"
+    assert workers(service) == {"cuda:0": 1, "cuda:1": 0}
+    assert service.request("GET", "/readyz").status == 200
+    assert ask(service, *[(number, 2, 3) for number in range(20)]) == [200] * 20
+
+    lost.unlink()
+    until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "it is back")
+    assert ask(service, *[(number, 2, 3) for number in range(20)]) == [200] * 20

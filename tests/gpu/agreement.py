@@ -1,0 +1,55 @@
+"""Every level of every model, on every variant of the device, against PyTorch in fp32 on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from models import manifest
+from models.manifest import Manifest
+from models.reference import read_reference
+from service.backends.base import BackendError
+from service.errors import ConfigError
+from squint.measure import verify
+from squint.measure.backends import pictures
+from tests.gpu import variants
+from tests.gpu.plan import Settings
+
+
+def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
+    """Raises RuntimeError when a level is outside its tolerance; a variant that cannot run says why and is none."""
+    rows: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
+    for name, directory in variants.directories(settings).items():
+        described = manifest.load(directory)
+        images, reference, whose = references(settings, directory, described)
+        levels = [level.name for level in described.levels]
+        for variant in variants.usable(settings):
+            try:
+                backend = variants.opened(settings, directory, variant)
+                found = list(verify.check(described, backend, images, levels, reference))
+                backend.close()
+            except (BackendError, ConfigError) as error:
+                refused.append({"model": name, "variant": variant, "why": str(error)})
+            else:
+                rows += [{"model": name, "reference": whose, **asdict(row)} for row in found]
+            save({"rows": rows, "refused": refused})
+    wrong = [f"{row['model']} {row['backend']} {row['level']}" for row in rows if row["wrong"]]
+    if wrong or not rows:
+        raise RuntimeError(f"{len(wrong)} of {len(rows)} levels disagree: {', '.join(wrong[:5])}")
+
+
+def references(
+    settings: Settings, directory: Path, described: Manifest
+) -> tuple[verify.Images, verify.Reference, str]:
+    """Images and what PyTorch answers: asked now about fresh scenes, or for a model that was brought in, the answers
+    that it was brought in with."""
+    from models.oracle import OracleError, oracle
+
+    try:
+        asked = oracle(directory, described)
+    except OracleError:
+        return *verify.kept_reference(read_reference(directory, described)), "PyTorch, when it was brought in"
+    return pictures(described, settings.scenes), verify.remembered(asked), "PyTorch, now"

@@ -1,0 +1,116 @@
+"""What `make gpu-check` does: its steps, how long each may take, and what is asked of a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Status = Literal["done", "cannot", "failed", "late"]
+
+
+class Cannot(Exception):
+    """A step cannot be carried out here; the message is one line that says why."""
+
+
+class Network(msgspec.Struct, frozen=True):
+    """A timm network as it is measured: `name` is what its artefact is called, `levels` named ones below `full`."""
+
+    name: str
+    timm: str
+    side: int
+    levels: dict[str, str]
+    batches: tuple[int, ...]
+    """Of the bare engine."""
+    served: bool = True
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """One run. `small` carries everything out with tiny networks in seconds: that is how the script itself is tested."""
+
+    out: str
+    device: str
+    backend: str
+    small: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where results and what is made on the way go."""
+        return Path(self.out)
+
+    @property
+    def zoo(self) -> Path:
+        """The artefacts of the networks."""
+        return self.folder / "zoo"
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What is measured."""
+        return TINY if self.small else LARGE
+
+    @property
+    def seconds(self) -> float:
+        """Of one point under load."""
+        return 2.0 if self.small else 20.0
+
+    @property
+    def scenes(self) -> int:
+        """Images that PyTorch is asked about."""
+        return 6 if self.small else 64
+
+
+LARGE = (
+    Network(
+        name="vit-b",
+        timm="vit_base_patch16_224",
+        side=224,
+        levels={"high": "tome:8", "balanced": "tome:13", "fast": "tome:16"},
+        batches=(1, 8, 64, 256),
+    ),
+    Network(
+        name="vit-l",
+        timm="vit_large_patch16_224",
+        side=224,
+        levels={"balanced": "tome:4", "fast": "tome:8"},
+        batches=(1, 8, 64, 128),
+    ),
+)
+TINY = (Network(name="vit-tiny", timm="test_vit", side=160, levels={"fast": "tome:12"}, batches=(1, 2)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`module` has a function `run` that takes Settings and answers what goes into the report; it may raise Cannot.
+    `seconds` is how long it may take, at most, and `small` the same of a small run."""
+
+    name: str
+    title: str
+    module: str
+    seconds: float
+    small: float = 120.0
+
+
+STEPS = (
+    Step("machine", "The machine, and what its card can do", "tests.gpu.machine", 300),
+    Step("contract", "The contract suite on the device", "tests.gpu.contract", 1800, 300),
+    Step("artefacts", "The networks as artefacts with levels", "tests.gpu.artefacts", 1800),
+    Step("agreement", "Every level of every model against PyTorch in fp32", "tests.gpu.agreement", 1800, 300),
+    Step("placement", "No node of any level on the CPU", "tests.gpu.nodes", 900),
+    Step("engine", "The bare engine: compiled and eager, and what merging saves", "tests.gpu.engine", 3600, 300),
+    Step("served", "Served from JPEG over HTTP, against the bare engine", "tests.gpu.served", 2700, 300),
+    Step("start", "From start to ready, with what was kept", "tests.gpu.start", 900),
+)
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What came of a step. `run` says what it was carried out with: another run does not take it for its own."""
+
+    step: str
+    status: Status
+    run: str
+    seconds: float
+    date: str
+    why: str = ""
+    data: dict[str, Any] = {}
