@@ -310,7 +310,6 @@ def _check(config: Config) -> None:
     if fake and not config.allow_fake:
         raise ConfigError("--backend fake: expected --allow-fake with it; it answers nonsense and is for tests only")
     _check_access(config)
-    _check_devices(config)
     if config.http_port == config.grpc_port != 0:
         raise ConfigError(f"--grpc-port {config.grpc_port}: expected another port than --http-port")
     if limits.default_timeout_ms > limits.max_timeout_ms:
@@ -319,13 +318,6 @@ def _check(config: Config) -> None:
     if limits.body_bytes > limits.pending_bytes:
         least = limits.body_bytes / 1e6
         raise ConfigError(f"--pending-mb {limits.pending_bytes / 1e6:g}: expected at least --max-body-mb, {least:g}")
-
-
-def _check_devices(config: Config) -> None:
-    if not config.devices or len(set(config.devices)) < len(config.devices):
-        raise ConfigError(f"--devices {','.join(config.devices)}: expected each device once, and at least one")
-    if CPU in config.devices and len(config.devices) > 1:
-        raise ConfigError(f"--devices {','.join(config.devices)}: expected the CPU or GPUs, not both")
 
 
 def _check_access(config: Config) -> None:

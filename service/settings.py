@@ -171,6 +171,25 @@ class Several(Kind):
         return self.separator.join(value)
 
 
+class Devices(Kind):
+    """The CPU, or GPUs by number, joined by commas."""
+
+    accepted = "cpu, or GPUs such as cuda:0 or cuda:0,cuda:1"
+    metavar = "DEVICES"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Each device once."""
+        found = tuple(text.split(","))
+        gpus = all(re.fullmatch(r"cuda:[0-9]{1,2}", one) for one in found)
+        if found != ("cpu",) and not (gpus and len(set(found)) == len(found)):
+            raise ValueError(text)
+        return found
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """As it is given."""
+        return ",".join(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting. `field` names the field of Config (or, after `limits.`, of Limits) that it fills; `default` is
@@ -287,7 +306,7 @@ SETTINGS: tuple[Setting, ...] = (
     _plain("fake-item-ms", Real(0, 60_000), "Milliseconds that the backend `fake` takes for each item of a batch."),
     _plain(
         "devices",
-        Several(Text("cpu, or a GPU such as cuda:0", r"cpu|cuda:[0-9]{1,2}", "DEVICE"), ","),
+        Devices(),
         "What the models run on: the CPU, or GPUs, each with a worker of its own. All workers take from one queue; a "
         "GPU that fails is left out and tried again, while the others go on. On GPUs other settings have other "
         "defaults, see [GPUs](gpu.md).",

@@ -369,8 +369,10 @@ class Supervisor:
         """Whether the service can do without this child for a while: a worker, whose device may have failed, while
         another one serves."""
         others = (one for one in self._shared.children if one is not child)
-        return child.role == "worker" and self._banner is None and any(
-            one.role == "worker" and one.ready for one in others
+        return (
+            child.role == "worker"
+            and self._banner is None
+            and any(one.role == "worker" and one.ready for one in others)
         )
 
     def _tell_restarts(self) -> None:

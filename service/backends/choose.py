@@ -137,9 +137,7 @@ def _candidates(name: str, compiled: Mapping[str, str], device: str) -> tuple[li
     return candidates, refused
 
 
-def _key(
-    described: Manifest, variants: Sequence[str], made: Sequence[str], engines: int, device: str
-) -> str:
+def _key(described: Manifest, variants: Sequence[str], made: Sequence[str], engines: int, device: str) -> str:
     """The manifest's digest covers its files' sha256, its tolerance and its levels."""
     model, flags = cache.cpu()
     versions = [f"{variant} {registry.installed(variant)}" for variant in variants]

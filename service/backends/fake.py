@@ -48,7 +48,7 @@ BREAK: Colour = (254, 1, 11)
 QUIT: Colour = (254, 1, 12)
 """End the thread that runs the batch."""
 LOSE_DEVICE_RED_GREEN = (254, 3)
-"""(254, 3, n): where the device is number n, it fails, and for all who come after too while the file `lost-DEVICE` is in
+"""(254, 3, n): where the device is number n it fails, also for those who come later, while the file `lost-DEVICE` is in
 the cache directory; elsewhere nothing."""
 SLEEP_RED_GREEN = (254, 2)
 """(254, 2, n): sleep n times SLEEP_STEP."""
@@ -123,6 +123,7 @@ class Fake(Backend):
         centres = images[:, images.shape[1] // 2, images.shape[2] // 2].tolist()
         colours: list[Colour] = [tuple(centre) for centre in centres]
         for colour in colours:
+            self._lose(colour)
             self._obey(colour, len(images))
         if self._broken:
             raise BackendError("batch", "told to fail for ever")
@@ -137,6 +138,12 @@ class Fake(Backend):
                 _spoil(outputs, index)
         return outputs
 
+    def _lose(self, colour: Colour) -> None:
+        if colour[:2] == LOSE_DEVICE_RED_GREEN and self._lost.name.endswith(f":{colour[2]}"):
+            self._lost.parent.mkdir(parents=True, exist_ok=True)
+            self._lost.touch()
+            raise BackendError("fatal", "told that the device is gone")
+
     def _obey(self, colour: Colour, batch: int) -> None:
         if colour == FAIL_BATCH:
             raise BackendError("batch", "told to fail")
@@ -146,9 +153,6 @@ class Fake(Backend):
             raise BackendError("oom", "told to run out of memory")
         if colour == LEAK:
             self._leaked.append(bytearray(b"x" * LEAK_BYTES))
-        if colour[:2] == LOSE_DEVICE_RED_GREEN and self._lost.name.endswith(f":{colour[2]}"):
-            self._lost.touch()
-            raise BackendError("fatal", "told that the device is gone")
         if colour == BREAK:
             self._broken = True
         if colour == QUIT:

@@ -245,8 +245,8 @@ class _Choice:
 def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None]) -> tuple[Form, ...]:
     """Run every engine at every level with a batch of 1, and at the highest with the largest that pays: the first run
     of a size may compile, and memory that is short had better be short now. Sizes that will not be run are not, nor
-    those of lower levels: a backend keeps memory for each. A device is made ready for every size up to that one at every
-    level, since it runs no others. Answers what the network's outputs are."""
+    those of lower levels: a backend keeps memory for each. A device is made ready for every size up to that one at
+    every level, since it runs no others. Answers what the network's outputs are."""
     transform = model.manifest.transform
     together = threading.Barrier(engines)
     forms: tuple[Form, ...] = ()

@@ -87,9 +87,10 @@ def test_named_levels_are_prepared_by_their_first_run(case: tuple[Backend, Path]
         backend.run(PICTURES[:1], "tome:99/")
 
 
-def test_a_device_is_timed_at_the_sizes_that_it_runs(case: tuple[Backend, Path]) -> None:
-    backend, _ = case
-    found = measure.batch_seconds(backend, PICTURES, ["full"], ENGINES)
+def test_a_device_is_timed_at_the_sizes_that_it_runs(tmp_path: Path) -> None:
+    backend = opened(models.tiny(tmp_path, "classify"))
+    found = measure.batch_seconds(backend, models.images(2, 64), ["full"], ENGINES)
+    backend.close()
     assert set(found["full"]) <= set(pipeline.BUCKETS) and 1 in found["full"]
 
 

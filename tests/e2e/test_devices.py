@@ -55,16 +55,25 @@ def ask(service: Service, *colours: images.Colour) -> list[int]:
     return asyncio.run(everyone())
 
 
-def test_a_device_that_fails_is_left_out_and_told_of_while_the_other_serves(service: Service, tmp_path: Path) -> None:
+def lose(service: Service, lost: Path) -> None:
+    """Until the device has failed and the service has given it up."""
     until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "both workers are there")
-    lost = tmp_path / "cache" / "lost-cuda:1"
     until(lambda: set(ask(service, *[FAILS] * 8)) == {200} and lost.exists(), "the device fails")
     until(lambda: bool(service.log_lines("device_failed")), "it is told of")
+
+
+def test_a_device_that_fails_is_left_out_and_told_of_while_the_other_serves(service: Service, tmp_path: Path) -> None:
+    lose(service, tmp_path / "cache" / "lost-cuda:1")
     assert service.log_lines("device_failed")[0]["device"] == "cuda:1"
     assert workers(service) == {"cuda:0": 1, "cuda:1": 0}
     assert service.request("GET", "/readyz").status == 200
     assert ask(service, *[(number, 2, 3) for number in range(20)]) == [200] * 20
 
+
+@pytest.mark.chaos
+def test_a_device_that_is_back_serves_again(service: Service, tmp_path: Path) -> None:
+    lost = tmp_path / "cache" / "lost-cuda:1"
+    lose(service, lost)
     lost.unlink()
     until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "it is back")
     assert ask(service, *[(number, 2, 3) for number in range(20)]) == [200] * 20

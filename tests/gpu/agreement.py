@@ -41,9 +41,7 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
         raise RuntimeError(f"{len(wrong)} of {len(rows)} levels disagree: {', '.join(wrong[:5])}")
 
 
-def references(
-    settings: Settings, directory: Path, described: Manifest
-) -> tuple[verify.Images, verify.Reference, str]:
+def references(settings: Settings, directory: Path, described: Manifest) -> tuple[verify.Images, verify.Reference, str]:
     """Images and what PyTorch answers: asked now about fresh scenes, or for a model that was brought in, the answers
     that it was brought in with."""
     from models.oracle import OracleError, oracle

@@ -1,7 +1,7 @@
 """The networks brought in as a user would (`squint models add timm/...`), with their levels named.
 
-The weights are random, so that nothing has to be fetched; their head is spread so that classes do not tie. Speed does not
-depend on them. Which levels are worth a name nobody can measure on them, so the names are given.
+The weights are random, so that nothing has to be fetched; their head is spread so that classes do not tie. Speed does
+not depend on them. Which levels are worth a name nobody can measure on them, so the names are given.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def measured(network: Network, settings: Settings) -> Any:
                 row = {"network": network.name, "level": name, "explicit": explicit, "gmacs": found.gmacs}
                 row |= {"compiled": compiled, "batch": batch}
                 try:
-                    yield {**row, "images_per_second": round(rate(model, counts, batch, compiled, network, settings), 1)}
+                    found_rate = rate(model, counts, batch, compiled, network, settings)
+                    yield {**row, "images_per_second": round(found_rate, 1)}
                 except Exception as error:  # one way that does not work is a row that says so
                     yield {**row, "error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
                 torch.compiler.reset()

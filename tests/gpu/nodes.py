@@ -47,4 +47,6 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
                 save({"device": kind, "rows": rows})
     wrong = [row for row in rows if row["problem"]]
     if wrong:
-        raise RuntimeError(f"{len(wrong)} of {len(rows)}: {wrong[0]['model']} {wrong[0]['level']} {wrong[0]['problem']}")
+        raise RuntimeError(
+            f"{len(wrong)} of {len(rows)}: {wrong[0]['model']} {wrong[0]['level']} {wrong[0]['problem']}"
+        )

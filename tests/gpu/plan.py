@@ -28,7 +28,7 @@ class Network(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """One run. `small` carries everything out with tiny networks in seconds: that is how the script itself is tested."""
+    """One run. `small` carries everything out with tiny networks in seconds: so the script itself is tested."""
 
     out: str
     device: str

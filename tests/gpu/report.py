@@ -131,8 +131,8 @@ def _of_machine(settings: Settings, data: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in data.get("libraries", {}).items())
     cpu = f"{data.get('cores', '?')} cores of {data.get('cpu', '?')}"
     return (
-        f"On {settings.device}: {devices}; {cpu}. Backend `{settings.backend}`. {libraries}. {data.get('date', '')}.\n\n"
-        "Made by `make gpu-check`; see docs/gpu.md."
+        f"On {settings.device}: {devices}; {cpu}. Backend `{settings.backend}`. {libraries}. {data.get('date', '')}.\n"
+        "\nMade by `make gpu-check`; see docs/gpu.md."
     )
 
 
@@ -177,8 +177,8 @@ def _of_served(data: dict[str, Any], folder: Path) -> list[str]:
     for one in data.get("networks", ()):
         rows = [{"point": point, **one[point]} for point in points if point in one]
         parts.append(
-            f"**{one['network']}** on `{one.get('variant', '?')}`: bare {one.get('bare', 0):.1f} images/s, served over bare "
-            f"{one.get('served_of_bare', '?')}, p99 at 70 % {one.get('p99_in_batches', '?')} batch times."
+            f"**{one['network']}** on `{one.get('variant', '?')}`: bare {one.get('bare', 0):.1f} images/s, served over "
+            f"bare {one.get('served_of_bare', '?')}, p99 at 70 % {one.get('p99_in_batches', '?')} batch times."
         )
         parts.append(_columns(rows, "point", *names, "sender_share_of_cpus"))
     return parts

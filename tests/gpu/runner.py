@@ -1,7 +1,7 @@
 """Carries out steps, each in a process of its own and within its time, and keeps what came of them.
 
-A step that is done is not repeated while the sources, the device and the size of the run are the same. One that cannot be
-carried out, fails or takes too long says so in its result, and the next one begins.
+A step that is done is not repeated while the sources, the device and the size of the run are the same. One that cannot
+be carried out, fails or takes too long says so in its result, and the next one begins.
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ def measure(network: Network, settings: Settings, data: dict[str, Any], saved: C
             deadline = max(DEADLINE_BATCHES * batch_seconds, 0.1)
             for kind, path in (("full", "full"), ("auto", "auto&min_level=fast")):
                 data[f"twice_{kind}"] = load.told(path, rate=2 * capacity["answered"], deadline=deadline)
-                data[f"twice_{kind}"]["of_capacity"] = round(
-                    data[f"twice_{kind}"]["goodput"] / capacity["answered"], 4
-                )
+                data[f"twice_{kind}"]["of_capacity"] = round(data[f"twice_{kind}"]["goodput"] / capacity["answered"], 4)
                 saved()
 
 
@@ -84,9 +82,7 @@ def bare(settings: Settings, directory: Path) -> Report:
     cache.mkdir(exist_ok=True)
     engines = variants.ENGINES if settings.device.startswith("cuda") else 2
     described = manifest.load(directory)
-    return choose(
-        directory, described, settings.backend, engines=engines, cache_dir=str(cache), device=settings.device
-    )
+    return choose(directory, described, settings.backend, engines=engines, cache_dir=str(cache), device=settings.device)
 
 
 class Load:

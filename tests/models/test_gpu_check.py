@@ -1,4 +1,4 @@
-"""`make gpu-check` carried out with tiny networks on a CPU: the script does what it says before anyone has a GPU for it."""
+"""`make gpu-check` carried out with tiny networks on a CPU: the script works before anyone has a GPU for it."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_models_that_are_mounted_are_served_unless_others_are_named(
 
 
 def test_a_gpu_has_defaults_of_its_own_which_what_is_given_overrides() -> None:
-    cpu, gpus = config.load({}, HOME), config.load({"devices": ["cuda:0", "cuda:1"]}, HOME)
+    cpu, gpus = config.load({}, HOME), config.load({"devices": "cuda:0,cuda:1"}, HOME)
     assert (cpu.devices, cpu.workers, cpu.max_batch) == (("cpu",), 1, 32)
     assert (gpus.devices, gpus.workers, gpus.max_batch, gpus.threads) == (("cuda:0", "cuda:1"), 2, 64, 3)
     assert [gpus.device(worker) for worker in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
@@ -215,7 +215,7 @@ def test_a_gpu_has_defaults_of_its_own_which_what_is_given_overrides() -> None:
     assert (given.devices, given.max_batch, given.threads, given.load_seconds) == (("cuda:3",), 8, 5, 1800.0)
 
 
-@pytest.mark.parametrize("devices", ["gpu", "cuda", "cuda:0,cpu", "cuda:0,cuda:0", "cuda:-1"])
+@pytest.mark.parametrize("devices", ["gpu", "cuda", "cuda:0,cpu", "cuda:0,cuda:0", "cuda:-1", ","])
 def test_devices_are_the_cpu_or_gpus_each_once(devices: str) -> None:
     with pytest.raises(ConfigError, match=r"expected"):
         config.load({}, HOME | {"SQUINT_DEVICES": devices})
