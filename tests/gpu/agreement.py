@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models import manifest
+from models.levels import plan
 from models.manifest import Manifest
 from models.reference import read_reference
 from service.backends.base import BackendError
@@ -25,7 +26,7 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     for name, directory in variants.directories(settings).items():
         described = manifest.load(directory)
         images, reference, whose = references(settings, directory, described)
-        levels = [level.name for level in described.levels]
+        levels = [plan(level.explicit, described.trunk).level for level in described.levels]
         for variant in variants.usable(settings):
             try:
                 backend = variants.opened(settings, directory, variant)

@@ -7,6 +7,7 @@ be carried out, fails or takes too long says so in its result, and the next one 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import signal
@@ -27,6 +28,7 @@ from tests.walls import ROOT
 CANNOT = 5
 """Exit status of a step that cannot be carried out."""
 _LAST_WORDS = 300
+_PR_SET_PDEATHSIG = 1
 
 
 def identity(settings: Settings) -> str:
@@ -124,7 +126,8 @@ def save(answer: Path, data: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """The process of one step."""
+    """The process of one step; it ends with the one that has started it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     module, answer = sys.argv[1], Path(sys.argv[2])
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
     try:

@@ -15,7 +15,7 @@ from tests.walls import ROOT
 
 pytestmark = pytest.mark.torch
 
-SECONDS = 900.0
+SECONDS = 2400.0
 
 
 def test_a_small_run_does_every_step_and_reports(tmp_path: Path) -> None:
