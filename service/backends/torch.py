@@ -103,12 +103,13 @@ def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
 
 
 class Network:
-    """A model's network in one precision on the device that there is, and the ways to have it compiled."""
+    """A model's network in one precision on its device, and the ways to have it compiled. Raises BackendError."""
 
     def __init__(self, artefact: Artefact, precision: str) -> None:
         torch.set_num_threads(1)
         self.manifest = artefact.manifest
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(artefact.device)
+        self.be_there()
         self._artefact = artefact
         self._precision = precision
         self._lock = threading.Lock()
@@ -116,6 +117,14 @@ class Network:
         self.store = Store(Path(artefact.cache_dir) / FOLDER, report=self._report)
         if self.device.type == "cuda" and precision == "f32":
             torch.backends.cudnn.allow_tf32 = False
+
+    def be_there(self) -> None:
+        """Have this thread's work go to the device. Raises BackendError."""
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.set_device(self.device)
+            except Exception as error:  # no driver, no such device, a build for CPUs
+                raise BackendError("batch", f"PyTorch cannot use {self.device}") from error
 
     @cached_property
     def _restored(self) -> torch.nn.Module:
@@ -221,6 +230,7 @@ class Torch(Backend):
 
     def __init__(self, name: str, network: Network, steps: dict[Schedule, dict[int, Step]]) -> None:
         super().__init__(name, network.manifest)
+        self.pipelined = network.device.type == "cuda"
         self._network = network
         self._steps = steps
         self._thread = threading.local()
@@ -228,6 +238,7 @@ class Torch(Backend):
     def _run(self, images: Images, inputs: Inputs) -> Outputs:
         if not hasattr(self._thread, "alone"):
             torch.set_num_threads(1)  # OpenMP keeps that for each thread
+            self._network.be_there()
             self._thread.alone = True
         level = schedule({name: values.tolist() for name, values in inputs.items()})
         steps = self._steps.get(level)

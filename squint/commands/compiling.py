@@ -32,6 +32,7 @@ def add(group: Any) -> None:
     compiling.add_argument(
         "--backend", metavar="B", default="torch", help="torch, or one of torch/f32 and torch/bf16 (default torch)"
     )
+    compiling.add_argument("--device", metavar="D", default="cpu", help="cpu, or a GPU such as cuda:0 (default cpu)")
     compiling.add_argument("--cache-dir", metavar="DIR", help="where it is kept, as for `squint serve`")
 
 
@@ -49,7 +50,7 @@ def compile_models(options: argparse.Namespace) -> None:
     for name in names:
         model = manifest.load(found[name])
         for variant, made in built(
-            found[name], model, options.backend, store, lambda line: print(line, file=sys.stderr)
+            found[name], model, options.backend, store, lambda line: print(line, file=sys.stderr), options.device
         ):
             rows.append(
                 {

@@ -42,14 +42,19 @@ def verify(directory: Path, cache_dir: str, progress: Callable[[str], None], bac
 
 
 def built(
-    directory: Path, model: Manifest, backend: str, cache_dir: str, progress: Callable[[str], None]
+    directory: Path,
+    model: Manifest,
+    backend: str,
+    cache_dir: str,
+    progress: Callable[[str], None],
+    device: str = "cpu",
 ) -> Iterator[tuple[str, Measured]]:
     """Compile a model ahead of time for every variant that `backend` stands for, and compare its answers with the
     reference; `load_seconds` is what compiling took. Raises ConfigError for a backend that loads nothing compiled,
     Failure where its library is missing."""
     graph = manifest.read_file(directory, model, model.graph)
-    artefact = Artefact(manifest=model, graph=graph, cache_dir=cache_dir)
-    variants = registry.variants(backend)
+    artefact = Artefact(manifest=model, graph=graph, cache_dir=cache_dir, device=device)
+    variants = registry.variants(backend, device=device)
     if not all(registry.is_made(variant) for variant in variants):
         raise ConfigError(f"backend {backend}: nothing is compiled for it; accepted: {', '.join(registry.MADE)}")
     for variant in variants:
@@ -62,7 +67,7 @@ def built(
             yield variant, Measured(variant, refused=str(error))
             continue
         seconds = time.monotonic() - begin
-        tried = try_apart(Trial(str(directory), variant, 1, cache_dir, False))
+        tried = try_apart(Trial(str(directory), variant, 1, cache_dir, False, device=device))
         yield variant, msgspec.structs.replace(tried, load_seconds=seconds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,10 @@ from tests.contract import models
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = 2
-REAL = ["onnxruntime/f32", "openvino/f32", "openvino/bf16"]
+DEVICE = os.environ.get("SQUINT_TEST_DEVICE", "cpu")
+"""`make gpu-check` names a GPU."""
+MADE = ("torch/f32", "torch/bf16")
+REAL = [one for one in registry.variants("auto", device=DEVICE) if one not in MADE and registry.installed(one)]
 NETWORKS: list[Task] = ["classify", "detect", "segment"]
 SHIPPED = ["toyscape-classify", "toyscape-detect", "toyscape-segment"]
 TORCH = ["torch/f32", "torch/bf16", "torch/jit/f32"]
@@ -30,14 +34,15 @@ EVERY = [*REAL, "fake", *(pytest.param(variant, marks=WITH_TORCH) for variant in
 
 
 def needs_the_cpu_for(variant: str) -> None:
-    if variant.endswith("bf16") and not cache.cpu()[1] & {"avx512_bf16", "amx_bf16"}:
+    if variant == "openvino/bf16" and not cache.cpu()[1] & {"avx512_bf16", "amx_bf16"}:
         pytest.skip("this CPU has no bf16")
 
 
 def opened(directory: Path, variant: str, cache_dir: str = "") -> Backend:
     described = manifest.load(directory)
     graph = manifest.read_file(directory, described, described.graph)
-    artefact = Artefact(manifest=described, graph=graph, engines=ENGINES, cache_dir=cache_dir)
+    device = "cpu" if variant.startswith("fake") else DEVICE
+    artefact = Artefact(manifest=described, graph=graph, engines=ENGINES, cache_dir=cache_dir, device=device)
     if registry.is_made(variant):
         registry.build(variant, artefact, lambda step: None)
     return registry.open_backend(variant, artefact, allow_fake=True)

@@ -77,7 +77,7 @@ LARGE = (
         batches=(1, 8, 64, 128),
     ),
 )
-TINY = (Network(name="vit-tiny", timm="test_vit", side=160, levels={"fast": "tome:12"}, batches=(1, 2)),)
+TINY = (Network(name="vit-tiny", timm="test_vit", side=160, levels={"fast": "tome:12"}, batches=(2,)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ STEPS = (
     Step("machine", "The machine, and what its card can do", "tests.gpu.machine", 300),
     Step("contract", "The contract suite on the device", "tests.gpu.contract", 1800),
     Step("artefacts", "The networks as artefacts with levels", "tests.gpu.artefacts", 1800),
+    Step("compile", "Networks compiled ahead of time by PyTorch", "tests.gpu.compiled", 3600),
     Step("agreement", "Every level of every model against PyTorch in fp32", "tests.gpu.agreement", 1800),
     Step("placement", "No node of any level on the CPU", "tests.gpu.nodes", 900),
     Step("engine", "The bare engine: compiled and eager, and what merging saves", "tests.gpu.engine", 3600),

@@ -151,6 +151,10 @@ def _agreement(data: dict[str, Any], folder: Path) -> list[str]:
     return [rows, _columns(data.get("refused", ()), "model", "variant", "why")]
 
 
+def _compiled(data: dict[str, Any], folder: Path) -> list[str]:
+    return [_columns(data.get("rows", ()), "model", "variant", "seconds", "problem")]
+
+
 def _placement(data: dict[str, Any], folder: Path) -> list[str]:
     return [_columns(data.get("rows", ()), "model", "level", "batch", "nodes", "problem")]
 
@@ -186,6 +190,7 @@ def _of_served(data: dict[str, Any], folder: Path) -> list[str]:
 
 SECTIONS: dict[str, Callable[[dict[str, Any], Path], list[str]]] = {
     "agreement": _agreement,
+    "compile": _compiled,
     "placement": _placement,
     "engine": _engine,
     "served": _of_served,

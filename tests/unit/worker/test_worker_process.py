@@ -318,10 +318,10 @@ def test_a_graph_that_no_backend_takes_stops_the_start(tmp_path: Path) -> None:
     assert reason.startswith("model m: no backend can run it (onnxruntime/f32: ")
 
 
-def test_a_backend_that_is_not_built_stops_the_start(tmp_path: Path) -> None:
+def test_a_backend_that_does_not_run_here_stops_the_start(tmp_path: Path) -> None:
     models.fake(tmp_path, name="m")
-    assert failure(config(tmp_path, model={"m": ModelConfig(backend="torch")})).startswith(
-        "model m: backend torch: not built yet; accepted: auto, onnxruntime"
+    assert failure(config(tmp_path, model={"m": ModelConfig(backend="tensorrt")})).startswith(
+        "model m: backend tensorrt: does not run on cpu (--devices says where)"
     )
     assert "for tests only" in failure(config(tmp_path, allow_fake=False))
 

@@ -1,0 +1,37 @@
+"""What PyTorch loads, made ahead of time for every model (`squint models compile`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from models import manifest
+from service.backends import registry
+from service.backends.base import Artefact, BackendError
+from tests.gpu import variants
+from tests.gpu.plan import Settings
+
+
+def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
+    """Every variant that can do nothing without; in a small run those alone that the run serves with."""
+    rows: list[dict[str, Any]] = []
+    wanted = variants.asked(settings) if settings.small else variants.usable(settings)
+    save({"rows": rows})
+    for name, directory in variants.directories(settings).items():
+        described = manifest.load(directory)
+        artefact = Artefact(
+            manifest=described,
+            graph=manifest.read_file(directory, described, described.graph),
+            cache_dir=str(settings.folder / "cache"),
+            device=settings.device,
+        )
+        for variant in [one for one in wanted if registry.is_made(one)]:
+            began, problem = time.monotonic(), ""
+            try:
+                registry.build(variant, artefact, lambda step: print(step, flush=True))
+            except BackendError as error:
+                problem = str(error)
+            seconds = round(time.monotonic() - began, 1)
+            rows.append({"model": name, "variant": variant, "seconds": seconds, "problem": problem})
+            save({"rows": rows})
