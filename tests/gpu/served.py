@@ -70,8 +70,8 @@ def measure(network: Network, settings: Settings, data: dict[str, Any], saved: C
             data["p99_in_batches"] = round((data["at_70"]["p99_ms"] or 0.0) / (1000 * batch_seconds), 3)
             saved()
             deadline = max(DEADLINE_BATCHES * batch_seconds, 0.1)
-            for kind, path in (("full", "full"), ("auto", "auto&min_level=fast")):
-                data[f"twice_{kind}"] = load.told(path, rate=2 * capacity["answered"], deadline=deadline)
+            for kind in ("full", "auto"):
+                data[f"twice_{kind}"] = load.told(kind, rate=2 * capacity["answered"], deadline=deadline)
                 data[f"twice_{kind}"]["of_capacity"] = round(data[f"twice_{kind}"]["goodput"] / capacity["answered"], 4)
                 saved()
 
@@ -114,15 +114,19 @@ class Load:
             "offered": round(found.offered, 1),
             "answered": round(found.answered, 1),
             "goodput": round(found.goodput, 1),
-            "p50_ms": found.latency.p50,
-            "p99_ms": found.latency.p99,
+            "p50_ms": _rounded(found.latency.p50),
+            "p99_ms": _rounded(found.latency.p99),
             "deadline_ms": found.deadline_ms,
             "statuses": found.statuses,
             "levels": found.levels,
             "errors": found.errors,
-            "sender_share_of_cpus": found.sender["cpu_share"],
+            "sender_share_of_cpus": _rounded(found.sender["cpu_share"]),
         }
 
     def _used(self) -> dict[str, float]:
         """Seconds of CPU by kind of process; a process that was replaced meanwhile has begun again."""
         return {role: sum(cpu(pid) for pid in pids) for role in ROLES if (pids := self._service.pids(role))}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
