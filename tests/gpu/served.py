@@ -56,7 +56,16 @@ def measure(network: Network, settings: Settings, data: dict[str, Any], saved: C
     largest = 64 if settings.device.startswith("cuda") else 1
     batch_seconds = a + b * largest
     flags = ["--models", str(settings.zoo), "--backend", engine.chosen.partition("/")[0], "--devices", settings.device]
-    flags += ["--grpc-port", "off", "--log-level", "warning", "--in-flight", "4096", "--max-connections-per-address", "4096"]
+    flags += [
+        "--grpc-port",
+        "off",
+        "--log-level",
+        "warning",
+        "--in-flight",
+        "4096",
+        "--max-connections-per-address",
+        "4096",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder), *flags, "--cache-dir", str(settings.folder / "cache"), fake=False)
         with service:
