@@ -71,9 +71,21 @@ def test_a_device_that_fails_is_left_out_and_told_of_while_the_other_serves(serv
 
 
 @pytest.mark.chaos
-def test_a_device_that_is_back_serves_again(service: Service, tmp_path: Path) -> None:
+def test_a_device_that_is_back_serves_again(service: Service, tmp_path: Path, full: bool) -> None:
+    if not full:
+        pytest.skip("the next try is 10 s away: make chaos waits for it")
     lost = tmp_path / "cache" / "lost-cuda:1"
     lose(service, lost)
     lost.unlink()
     until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "it is back")
     assert ask(service, *[(number, 2, 3) for number in range(20)]) == [200] * 20
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_a_gpu_that_is_not_there_stops_the_start_with_a_line_that_says_so(tmp_path: Path, backend: str) -> None:
+    service = Service(tmp_path, "--devices", "cuda:0", "--backend", backend, fake=False)
+    service.start()
+    assert service.process is not None and service.process.wait(SECONDS) == 1
+    said = r"^squint: model \S+: no backend can run it \(.*cuda:0 is not there, or NVIDIA's driver .*\)$"
+    assert re.search(said, service.log_text(), re.MULTILINE)
