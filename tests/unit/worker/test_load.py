@@ -9,6 +9,7 @@ from models.manifest import ManifestError
 from service.backends.base import Images, Inputs, Outputs
 from service.backends.fake import Fake
 from service.config import Config
+from service.errors import ConfigError
 from service.tasks.registry import TASKS
 from service.wire.messages import Timing, Unit
 from service.worker import load
@@ -36,6 +37,29 @@ def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:
     backend.sizes = []
     load.warm(model, engines=1, max_batch=2, progress=lambda: None)
     assert backend.sizes == [1, 2]
+
+
+def test_a_device_is_made_ready_for_every_size_at_every_level(tmp_path: Path) -> None:
+    described = manifest.load(models.fake(tmp_path, levels={"fast": "tome:8"}))
+    backend = Recorder(described)
+    backend.sizes, backend.pipelined = [], True
+    timings = {name: Timing(name, 0.01, 0.01) for name in ("full", "fast")}
+    load.warm(load.Model(described, backend, TASKS["classify"], timings, 0.0), 1, 32, lambda: None)
+    assert backend.sizes == [1, 2, 4, 8, 1, 2, 4, 8], "the largest that pays is 7, which runs as 8"
+
+
+def test_a_gpu_on_which_nothing_can_be_loaded_any_more_has_failed(tmp_path: Path) -> None:
+    config = Config(
+        models=(str(tmp_path),), backend="fake", allow_fake=True, log_level="error", cache_dir=str(tmp_path / "cache")
+    )
+    there = Unit("there", "m", str(models.fake(tmp_path / "zoo", name="m")))
+    gone = Unit("gone", "n", str(tmp_path / "zoo" / "n" / "1"))
+    assert list(load.load_all(config, [gone, there], 1 << 20, lambda: None, again=True, device="cuda:0")) == ["there"]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "lost-cuda:0").touch()
+    with pytest.raises(ConfigError, match="^cuda:0: model m: fake cannot run it: told that the device is gone$"):
+        load.load_all(config, [gone, there], 1 << 20, lambda: None, again=True, device="cuda:0")
+    assert list(load.load_all(config, [there], 1 << 20, lambda: None, again=True, device="cuda:1")) == ["there"]
 
 
 def test_the_fakes_profile_is_its_cost(tmp_path: Path) -> None:
