@@ -57,7 +57,7 @@ def test_a_gpu_on_which_nothing_can_be_loaded_any_more_has_failed(tmp_path: Path
     assert list(load.load_all(config, [gone, there], 1 << 20, lambda: None, again=True, device="cuda:0")) == ["there"]
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "lost-cuda:0").touch()
-    with pytest.raises(ConfigError, match="^cuda:0: model m: fake cannot run it: told that the device is gone$"):
+    with pytest.raises(ConfigError, match=r"^cuda:0: model m: fake cannot run it: told that the device is gone$"):
         load.load_all(config, [gone, there], 1 << 20, lambda: None, again=True, device="cuda:0")
     assert list(load.load_all(config, [there], 1 << 20, lambda: None, again=True, device="cuda:1")) == ["there"]
 
