@@ -53,7 +53,9 @@ def begin(*, pixels_writable: bool, bodies_writable: bool) -> Birth:
     start, (pixels, bodies, board, *extra) = received
     if not isinstance(start, Start):
         raise WireError("expected Start")
-    title = start.role if start.role == "gateway" else f"{start.role} {start.index}"
+    read = config.decode(start.config)
+    alone = start.role == "dispatcher" or (start.role == "gateway" and read.gateways == 1)
+    title = start.role if alone else f"{start.role} {start.index}"
     setproctitle.setproctitle(f"squint: {title}")
     own = Arena(board, start.pulses, RECORD_BYTES, writable=True, first=start.first_pulse)
     # With the descriptor gone, nobody but this child can write its records, and it no others.
@@ -61,7 +63,7 @@ def begin(*, pixels_writable: bool, bodies_writable: bool) -> Birth:
     return Birth(
         control=control,
         start=start,
-        config=config.decode(start.config),
+        config=read,
         pixels=Arena(pixels, start.pixel_slots, start.pixel_slot_bytes, writable=pixels_writable),
         bodies=Arena(bodies, start.body_slots, start.body_slot_bytes, writable=bodies_writable),
         board=own,

@@ -6,6 +6,7 @@ before a process is started, into the frozen `Config` that travels to each proce
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import ipaddress
 import os
@@ -101,6 +102,7 @@ class Config:
     devices: tuple[str, ...] = (CPU,)
     workers: int = 1
     threads: int = 2
+    gateways: int = 1
     decoders: int = 2
     max_batch: int = 32
     cache_dir: str = ""
@@ -140,6 +142,23 @@ def encode(config: Config) -> bytes:
 def decode(data: bytes) -> Config:
     """The inverse of encode."""
     return msgspec.json.decode(data, type=Config)
+
+
+def of_one_gateway(config: Config) -> Config:
+    """As one of several gateways has it: its part of what is limited over all of them."""
+    limits, parts = config.limits, config.gateways
+
+    def part(whole: int) -> int:
+        return -(-whole // parts)
+
+    own = dataclasses.replace(
+        limits,
+        connections=part(limits.connections),
+        connections_per_address=part(limits.connections_per_address),
+        calls=part(limits.calls),
+        pending_bytes=max(part(limits.pending_bytes), limits.body_bytes),
+    )
+    return dataclasses.replace(config, limits=own)
 
 
 def load(arguments: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Config:
@@ -190,7 +209,9 @@ def defaults(environment: Mapping[str, str]) -> dict[str, Any]:
 def _on_gpus() -> dict[str, Any]:
     """The defaults that differ where models run on GPUs: a worker's threads feed its device, one batch behind the
     other; batches pay that are as large as its places; decoding is what the CPUs are for; and a start may compile."""
-    return {"threads": 3, "max_batch": 64, "decoders": max(2, min(64, _cpus() * 5 // 8)), "load_seconds": 1800.0}
+    cpus = _cpus()
+    processes = {"gateways": max(1, min(4, cpus // 8)), "decoders": max(2, min(64, cpus * 5 // 8))}
+    return {"threads": 3, "max_batch": 64, "load_seconds": 1800.0, **processes}
 
 
 def _standard(name: str, variable: str, environment: Mapping[str, str]) -> str:

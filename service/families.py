@@ -12,6 +12,11 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+Amounts = list[tuple[tuple[str, ...], float]]
+"""Of a counter, by label values."""
+Observed = list[tuple[tuple[str, ...], list[int], float]]
+"""Of a histogram, by label values: how many values fell into each bucket, and their sum."""
+
 
 class Counter(Collector):
     """Amounts by label values."""
@@ -28,6 +33,17 @@ class Counter(Collector):
     def add(self, *labels: str, amount: float = 1) -> None:
         """So much more."""
         self._amounts[labels] = self._amounts.get(labels, 0) + amount
+
+    def take(self) -> Amounts:
+        """What was added since this was called last, to be merged elsewhere."""
+        taken = [(labels, amount) for labels, amount in self._amounts.items() if amount]
+        self._amounts = {}
+        return taken
+
+    def merge(self, taken: Amounts) -> None:
+        """Add what was counted elsewhere."""
+        for labels, amount in taken:
+            self.add(*labels, amount=amount)
 
     def describe(self) -> list[Metric]:
         """What it is, without counting."""
@@ -58,6 +74,17 @@ class Distribution:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    def take(self) -> tuple[list[int], float]:
+        """What was observed since this was called last."""
+        taken = self.counts, self.sum
+        self.counts, self.sum = [0] * len(self.counts), 0.0
+        return taken
+
+    def merge(self, counts: list[int], total: float) -> None:
+        """Add what was observed elsewhere, in the same buckets. Raises ValueError for others."""
+        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
+        self.sum += total
+
     def up_to(self) -> list[int]:
         """How many values were at most each bound, and how many there were."""
         return list(accumulate(self.counts))
@@ -77,6 +104,15 @@ class Histogram(Collector):
         if found is None:
             found = self._distributions[labels] = Distribution(self._bounds)
         return found
+
+    def take(self) -> Observed:
+        """What was observed since this was called last, to be merged elsewhere."""
+        return [(labels, *found.take()) for labels, found in self._distributions.items() if any(found.counts)]
+
+    def merge(self, taken: Observed) -> None:
+        """Add what was observed elsewhere. Raises ValueError for other buckets."""
+        for labels, counts, total in taken:
+            self.of(*labels).merge(counts, total)
 
     def describe(self) -> list[Metric]:
         """What it is, without counting."""

@@ -1,4 +1,4 @@
-"""Every metric the service exports, in one registry held by the gateway.
+"""Every metric the service exports, in one registry held by whoever dispatches.
 
 Label values come from closed sets: tasks, loaded models, their levels, error codes, stage names. Nothing a client
 sends becomes a label.
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from service.errors import STATUS
-from service.families import AtScrape, Counter, Distribution, Histogram
+from service.families import Amounts, AtScrape, Counter, Distribution, Histogram, Observed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -78,6 +78,13 @@ def _of_versions(now: Iterable[Version]) -> list[Metric]:
     return [share, resident, requests]
 
 
+class Taken(NamedTuple):
+    """What a gateway counted, to be merged where all is counted; in the order of `Metrics`."""
+
+    counters: list[Amounts]
+    histograms: list[Observed]
+
+
 class Metrics:
     """The service's metrics; method names say what happened."""
 
@@ -108,6 +115,7 @@ class Metrics:
         counted = (self._request, self._stage, self._batch, self._closed, self._level, self._refused)
         for collector in (*counted, self._engine, self._decoder):
             registry.register(collector)
+        self._of_requests = (self._level, self._refused), (self._request, self._stage)
         self._restarts = dict.fromkeys(("gateway", "decoder", "worker"), 0)
         self._load = Gauge("squint_model_load_seconds", "Time to load and warm a model", ["model"], registry=registry)
         Gauge("squint_build_info", "Version of the service", ["version", "python"], registry=registry).labels(
@@ -177,6 +185,19 @@ class Metrics:
     def model_loaded(self, model: str, seconds: float) -> None:
         """A worker loaded a model."""
         self._load.labels(model).set(seconds)
+
+    def take(self) -> Taken:
+        """What requests counted since this was called last."""
+        counters, histograms = self._of_requests
+        return Taken([one.take() for one in counters], [one.take() for one in histograms])
+
+    def merge(self, taken: Taken) -> None:
+        """Add what another process counted. Raises ValueError for what this one does not count so."""
+        counters, histograms = self._of_requests
+        for counter, amounts in zip(counters, taken.counters, strict=True):
+            counter.merge(amounts)
+        for histogram, observed in zip(histograms, taken.histograms, strict=True):
+            histogram.merge(observed)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -19,6 +19,20 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
+    """Several listening sockets on one port, among which the system shares connections out. Raises StartError."""
+    first = keep(host, port)
+    listeners = [first]
+    for _ in range(count - 1):
+        made = socket.socket(first.family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(first.getsockname())
+        listeners.append(made)
+    for listener in listeners:
+        listener.listen(_BACKLOG)
+    return listeners
+
+
 def keep(host: str, port: int) -> socket.socket:
     """A port for gRPC, whose library opens it by itself in the gateway: as long as this socket is open, to which nobody
     can connect, the port stays ours while one gateway takes the place of another. Raises StartError."""

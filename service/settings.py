@@ -320,6 +320,14 @@ SETTINGS: tuple[Setting, ...] = (
         "the CPUs this process may use, at most 16; on GPUs 3",
     ),
     _plain(
+        "gateways",
+        Whole(1, 64),
+        "Gateway processes, which speak HTTP and gRPC. With more than one a dispatcher process stands behind them, "
+        "with one queue for all. Raise it when one gateway's CPU is full and engines wait: a GPU that takes thousands "
+        "of images a second. What is limited over all connections is divided among them.",
+        "1; for GPUs an eighth of the CPUs, at least 1, at most 4",
+    ),
+    _plain(
         "decoders",
         Whole(1, 64),
         "Decoder processes, which turn bytes into pixels. Raise it when `decode` is the longest stage in `timing_ms`:"

@@ -1,8 +1,9 @@
 """The supervisor: starts, watches and restarts the other processes, and owns signals.
 
 It holds what must outlive a crash: the listening port and the shared memory. It takes no request and loads no
-library that could crash it. Each child has a control channel; gateway and peers get their data channels from here,
-so that a new gateway finds the same workers with their models loaded.
+library that could crash it. Each child has a control channel; whoever dispatches (the gateway, or the dispatcher where
+there are several gateways) and its peers get their data channels from here, so that a new one finds the same workers
+with their models loaded.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ _LEAVE_SECONDS = 2.0
 """What children get to end by themselves once nothing is in flight."""
 _AGAIN = 10.0
 """Seconds between two tries to start a worker that cannot be started, while others serve."""
+BODIES = 256
+"""Body slots of each of several gateways; images beyond wait in its own memory."""
 _STALLED = 1.0
 """Seconds without a turn of the supervisor itself after which it judges nobody: the whole service was stopped."""
 
@@ -75,10 +78,13 @@ class Child:
     """When to start it next; None while it runs."""
     ready: bool = False
 
+    alone: bool = False
+    """There is no other of its role."""
+
     @property
     def name(self) -> str:
         """As in `ps`."""
-        return self.role if self.role == "gateway" else f"{self.role} {self.index}"
+        return self.role if self.alone else f"{self.role} {self.index}"
 
 
 @dataclass(slots=True)
@@ -88,7 +94,8 @@ class Shared:
     pixels: Arena
     bodies: Arena
     board: Arena
-    listener: socket.socket
+    listeners: list[socket.socket]
+    """One for each gateway."""
     admin: socket.socket | None
     rpc: socket.socket | None
     """Kept, see ports.keep."""
@@ -96,7 +103,17 @@ class Shared:
     units: list[Unit] = field(default_factory=list)
     """What is served now."""
     notes: bytes = b""
-    """What the gateway wrote down for the next one."""
+    """What whoever dispatches wrote down for the next one."""
+
+    @property
+    def gateways(self) -> list[Child]:
+        """Those that speak to clients."""
+        return [child for child in self.children if child.role == "gateway"]
+
+    @property
+    def hub(self) -> Child:
+        """Whoever dispatches: all others have their data channels with it."""
+        return self.children[0]
 
 
 def run(config: Config, banner: Callable[[Config], None] = lambda config: None) -> int:
@@ -110,7 +127,7 @@ def run(config: Config, banner: Callable[[Config], None] = lambda config: None) 
         # No signal ends process 1 unless it takes it, and the models are still to be checked.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
     shared = _prepare(config)
-    bound = dataclasses.replace(config, http_port=shared.listener.getsockname()[1])
+    bound = dataclasses.replace(config, http_port=shared.listeners[0].getsockname()[1])
     log.event("listening", host=bound.host, port=bound.http_port)
     if shared.admin is not None:
         bound = dataclasses.replace(bound, admin_port=shared.admin.getsockname()[1])
@@ -125,27 +142,43 @@ def _prepare(config: Config) -> Shared:
     """Check every model, take the port, make the shared memory."""
     preflight.check_extras(config)
     checked = preflight.check_models(config)
-    listener = ports.listen(config.host, config.http_port)
+    if config.gateways == 1:
+        listeners = [ports.listen(config.host, config.http_port)]
+    else:
+        listeners = ports.listen_together(config.host, config.http_port, config.gateways)
     admin = None if config.admin_port is None else ports.listen(config.admin_host, config.admin_port)
     limits = config.limits
     # A slot for every image in flight, and for those answered early that a process may still touch.
     ghosts = config.decoders * DEPTH + config.workers * (config.threads + 1) * config.max_batch
-    children = [Child("gateway", 0, 0, 1, Restart(config.max_crashes))]
-    children += [Child("decoder", k, 1 + k, 1, Restart(config.max_crashes)) for k in range(config.decoders)]
-    first = 1 + config.decoders
-    for k in range(config.workers):
-        children.append(Child("worker", k, first + k * config.threads, config.threads, Restart(config.max_crashes)))
+    bodies = config.decoders * DEPTH if config.gateways == 1 else config.gateways * min(limits.in_flight, BODIES)
+    children = _children(config)
     slot_bytes = math.ceil(checked.image_bytes * config.slot_headroom)
     return Shared(
         pixels=Arena.create("squint-pixels", limits.in_flight + ghosts, slot_bytes),
-        bodies=Arena.create("squint-bodies", config.decoders * DEPTH, limits.body_bytes),
-        board=Arena.create("squint-pulse", first + config.workers * config.threads, RECORD_BYTES),
-        listener=listener,
+        bodies=Arena.create("squint-bodies", bodies, limits.body_bytes),
+        board=Arena.create("squint-pulse", sum(child.pulses for child in children), RECORD_BYTES),
+        listeners=listeners,
         admin=admin,
         rpc=None if config.grpc_port is None else ports.keep(config.host, config.grpc_port),
         children=children,
         units=checked.units,
     )
+
+
+def _children(config: Config) -> list[Child]:
+    """Every place in the process tree, whoever dispatches first."""
+    several = config.gateways > 1
+    counts: list[tuple[Role, int, int]] = [("dispatcher", 1, 1)] if several else []
+    counts += [("gateway", config.gateways, 1), ("decoder", config.decoders, 1)]
+    counts += [("worker", config.workers, config.threads)]
+    children: list[Child] = []
+    first = 0
+    for role, count, pulses in counts:
+        alone = role == "dispatcher" or (role == "gateway" and not several)
+        for index in range(count):
+            children.append(Child(role, index, first, pulses, Restart(config.max_crashes), alone=alone))
+            first += pulses
+    return children
 
 
 class Supervisor:
@@ -161,7 +194,7 @@ class Supervisor:
         self._looked_at = time.monotonic()
         self._lateness = Lateness(shared.board)
         self._late: list[int] = []
-        """Workers not heard of for a while, as the gateway was told."""
+        """Workers not heard of for a while, as whoever dispatches was told."""
         self._adopts = orphans.adopts()
         self._terminal = os.isatty(0)
         self._reload = False
@@ -208,17 +241,18 @@ class Supervisor:
         return self._terminal and not os.isatty(0)
 
     def _reload_due(self) -> None:
-        """Have the gateway look at the models, if somebody asked for it; one that is yet to start will hear of it."""
-        if self._reload and self._shared.children[0].control is not None and self._drain_until is None:
+        """Have whoever dispatches look at the models, if somebody asked for it; one that is yet to start will hear of
+        it."""
+        if self._reload and self._shared.hub.control is not None and self._drain_until is None:
             self._reload = False
-            self._send(self._shared.children[0], Reload())
+            self._send(self._shared.hub, Reload())
 
     # -- children ----------------------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
         now = time.monotonic()
         for child in self._shared.children:
-            # While leaving only the gateway is past its use; who serves those in flight is replaced as ever.
+            # While leaving only gateways are past their use; who serves those in flight is replaced as ever.
             leaving = self._drain_until is not None and child.role == "gateway"
             if child.start_at is not None and child.start_at <= now and not leaving:
                 try:
@@ -261,26 +295,26 @@ class Supervisor:
         )
         descriptors = [shared.pixels.descriptor, shared.bodies.descriptor, shared.board.descriptor]
         if child.role == "gateway":
-            descriptors.append(shared.listener.fileno())
+            descriptors.append(shared.listeners[child.index].fileno())
             if shared.admin is not None:
                 descriptors.append(shared.admin.fileno())
         self._send(child, start, *descriptors)
-        if child.role == "gateway":
+        if child is shared.hub:
             self._attach(child)
             self._late = []
             self._reload_due()
         self._tell_restarts()
 
     def _attach(self, child: Child) -> None:
-        """Give a process its data channels: a new gateway one to every peer that is ready, a peer that has become
-        ready one to the gateway. A peer that is still starting would keep what it is sent waiting."""
-        gateway = self._shared.children[0]
-        peers = self._shared.children[1:] if child is gateway else [child]
+        """Give a process its data channels: whoever dispatches anew one to every peer that is ready, a peer that has
+        become ready one to whoever dispatches. A peer that is still starting would keep what it is sent waiting."""
+        hub = self._shared.hub
+        peers = self._shared.children[1:] if child is hub else [child]
         for peer in peers:
-            if gateway.control is None or peer.control is None or not peer.ready:
+            if hub.control is None or peer.control is None or not peer.ready:
                 continue
             one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._send(gateway, Attach(peer.role, peer.index), one.fileno())
+            self._send(hub, Attach(peer.role, peer.index), one.fileno())
             self._send(peer, Attach(peer.role, peer.index), other.fileno())
             one.close()
             other.close()
@@ -306,11 +340,11 @@ class Supervisor:
         message, descriptors = received
         for descriptor in descriptors:
             os.close(descriptor)
-        if child.role == "gateway" and isinstance(message, Current | Lost):
+        if child is self._shared.hub and isinstance(message, Current | Lost):
             self._heed(message)
         elif isinstance(message, Ready) and not child.ready:
             child.ready = True
-            if child.role != "gateway":
+            if child is not self._shared.hub:
                 self._attach(child)
             child.policy.ready(time.monotonic())
             log.event("ready", process=child.name, seconds=round(time.monotonic() - child.started_at, 3))
@@ -327,7 +361,7 @@ class Supervisor:
             self._exit = EXIT_FAILED
 
     def _heed(self, message: Current | Lost) -> None:
-        """What a gateway wants."""
+        """What whoever dispatches wants."""
         if isinstance(message, Current):
             self._shared.units, self._shared.notes = message.units, message.notes
             return
@@ -379,7 +413,7 @@ class Supervisor:
         counts: dict[str, int] = {}
         for one in self._shared.children:
             counts[one.role] = counts.get(one.role, 0) + one.policy.restarts
-        self._send(self._shared.children[0], Restarts(counts))
+        self._send(self._shared.hub, Restarts(counts))
 
     def _forget_control(self, child: Child) -> None:
         if child.control is not None:
@@ -408,7 +442,7 @@ class Supervisor:
                 late.append(child.index)
         if late != self._late:
             self._late = late
-            self._send(self._shared.children[0], Late(late))
+            self._send(self._shared.hub, Late(late))
 
     def _kill(self, child: Child) -> None:
         if child.process is not None:
@@ -417,19 +451,21 @@ class Supervisor:
     # -- leaving -----------------------------------------------------------------------------------------------
 
     def _begin_drain(self, grace: float) -> None:
-        """Stop taking connections with the gateway; everything admitted is answered first."""
+        """Stop taking connections with the gateways; everything admitted is answered first."""
         limits = self._config.limits
         self._drain_until = time.monotonic() + grace + limits.max_timeout_ms / 1000 + _DRAIN_SLACK
-        self._shared.listener.close()
-        gateway = self._shared.children[0]
-        if gateway.process is None:
+        for listener in self._shared.listeners:
+            listener.close()
+        if all(gateway.process is None for gateway in self._shared.gateways):
             self._exit = EXIT_OK
-        self._send(gateway, Drain(grace))
+        for gateway in self._shared.gateways:
+            self._send(gateway, Drain(grace))
 
     def _check_drain(self) -> None:
         if self._drain_until is None or self._exit is not None:
             return
-        if self._shared.children[0].process is None or time.monotonic() > self._drain_until:
+        left = any(gateway.process is not None for gateway in self._shared.gateways)
+        if not left or time.monotonic() > self._drain_until:
             self._exit = EXIT_OK
 
     def _kill_all(self) -> None:

@@ -46,18 +46,23 @@ class Room:
 
 
 RPC = Room(
-    CHILD | {"service.core", "service.metrics", "service.gateway", "service.proto"} | ARTEFACT, {"msgspec"} | GRPC
+    CHILD | {f"service.{name}" for name in ("core", "dispatcher", "gateway", "metrics", "proto")} | ARTEFACT,
+    {"msgspec"} | GRPC,
 )
 """What speaks gRPC: loaded only when the port is open."""
 
 ROOMS: dict[str, Room] = {
     "service/core": Room({"service.errors"}, {"msgspec"}),
     "service/wire": Room({"service.errors"}, {"msgspec"}),
-    "service/gateway": Room(
+    "service/dispatcher": Room(
         CHILD | {"service.artefacts", "service.core", "service.families", "service.metrics"} | ARTEFACT,
+        {"msgspec", "setproctitle", "uvloop"},
+    ),
+    "service/gateway": Room(
+        CHILD | {"service.core", "service.dispatcher", "service.metrics"} | ARTEFACT,
         {"msgspec", "setproctitle"} | HTTP,
     ),
-    "service/gateway/tracing": Room(BASICS | {"service.gateway"}, {"opentelemetry"}),
+    "service/gateway/tracing": Room(BASICS | {"service.dispatcher", "service.gateway"}, {"opentelemetry"}),
     "service/gateway/rpc": RPC,
     "service/gateway/auth.py": Room(BASICS | {"service.core", "service.gateway", "service.keys"}),
     "service/gateway/tls.py": Room(BASICS | {"service.gateway"}, {"grpc"}),

@@ -10,8 +10,7 @@ from fastapi import FastAPI, Request, Response
 
 from service.core import versions
 from service.errors import Refusal
-from service.gateway.repository import Repository
-from service.gateway.serving import Gateway
+from service.gateway.serving import Gateway, Models
 from service.settings import MODEL_SETTINGS
 
 _SETTINGS = {setting.key: setting for setting in MODEL_SETTINGS if setting.key in ("versions", "canary")}
@@ -32,43 +31,43 @@ def add_to(app: FastAPI) -> None:
         app.add_route(path, endpoint, methods=[method], include_in_schema=False)
 
 
-def _repository(request: Request) -> Repository:
+def _repository(request: Request) -> Models:
     gateway: Gateway = request.app.state.gateway
     if gateway.repository is None:
         raise Refusal("unavailable", "there is no repository here")
     return gateway.repository
 
 
-def _told(repository: Repository, name: str | None = None) -> Response:
+async def _told(repository: Models, name: str | None = None) -> Response:
     """The index, or its part about one model."""
-    rows = [row for row in repository.index() if name in (None, row.name)]
+    rows = [row for row in await repository.index() if name in (None, row.name)]
     told: dict[str, Any] = {"versions": rows}
     if name is not None:
-        told |= dict(zip(("policy", "canary"), versions.spelled(repository.policy(name)), strict=True))
+        told |= dict(zip(("policy", "canary"), versions.spelled(await repository.policy(name)), strict=True))
     return Response(msgspec.json.encode(told), media_type="application/json")
 
 
 async def _index(request: Request) -> Response:
-    return _told(_repository(request))
+    return await _told(_repository(request))
 
 
 async def _reload(request: Request) -> Response:
     repository = _repository(request)
     repository.permit()
     await repository.reload()
-    return _told(repository)
+    return await _told(repository)
 
 
 async def _load(request: Request) -> Response:
     repository, name = _repository(request), request.path_params["name"]
     await repository.load(name)
-    return _told(repository, name)
+    return await _told(repository, name)
 
 
 async def _unload(request: Request) -> Response:
     repository, name = _repository(request), request.path_params["name"]
     await repository.unload(name)
-    return _told(repository, name)
+    return await _told(repository, name)
 
 
 async def _choose(request: Request) -> Response:
@@ -76,11 +75,11 @@ async def _choose(request: Request) -> Response:
     repository, name = _repository(request), request.path_params["name"]
     repository.permit()
     given = _parsed(request.query_params)
-    listed, canary = versions.spelled(repository.policy(name))
+    listed, canary = versions.spelled(await repository.policy(name))
     canary = given.get("canary", canary or _NONE)
     wanted = versions.policy(given.get("versions", listed), None if canary == _NONE else canary)
     await repository.choose(name, wanted)
-    return _told(repository, name)
+    return await _told(repository, name)
 
 
 def _parsed(query: Mapping[str, str]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from models.manifest import Manifest
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
-from service.gateway.engine import Outcome
 from service.gateway.exchange import Headers
 from service.wire import messages
 

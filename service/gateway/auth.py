@@ -91,6 +91,11 @@ class Guard:
         self._clock = clock
 
     @property
+    def rates(self) -> Rates | None:
+        """How often each client may ask, where that is limited."""
+        return self._rates
+
+    @property
     def closed(self) -> bool:
         """Nobody may ask without a key."""
         return self._keys is not None
@@ -124,5 +129,7 @@ def guard(config: Config) -> Guard:
     """As configured. Raises StartError."""
     limits = config.limits
     known = Keys(config.key_file) if config.key_file else None
-    rates = Rates(limits.rate, limits.rate_burst or limits.rate) if limits.rate else None
+    rates = None
+    if limits.rate:
+        rates = Rates(limits.rate, limits.rate_burst or limits.rate, shared=config.gateways > 1)
     return Guard(known, rates)

@@ -10,6 +10,8 @@ import asyncio
 import os
 from typing import Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
+
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case."""
 
@@ -50,6 +52,7 @@ class Line(Protocol):
 
     client: tuple[str, int] | None
     transport: asyncio.Transport
+    flow: FlowControl
 
     def respond(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
         """Write a response."""
@@ -98,9 +101,19 @@ class Exchange:
         value = self._values.get(name)
         return None if value is None else value.decode("latin-1")
 
+    def pause(self) -> None:
+        """Have no more of the body read for now."""
+        if not self.disconnected:
+            self._protocol.flow.pause_reading()
+
+    def resume(self) -> None:
+        """Have it read again."""
+        if not self.disconnected:
+            self._protocol.flow.resume_reading()
+
     def send_on(self) -> None:
         """Tell a client that waits to be told (`Expect: 100-continue`) to send the body."""
-        if self.waiting:
+        if self.waiting and not self.disconnected:
             self.waiting = False
             self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

@@ -14,10 +14,10 @@ from typing import TypeVar
 import msgspec
 
 from service import log
+from service.dispatcher.catalogue import Entry
+from service.dispatcher.tickets import Image, Outcome
 from service.errors import Refusal
 from service.gateway import answers, body, schemas
-from service.gateway.catalogue import Entry
-from service.gateway.engine import Image, Outcome
 from service.gateway.exchange import Exchange, Headers, new_id
 from service.gateway.serving import Gateway, Serving, Speech
 
@@ -57,7 +57,11 @@ class Call:
             serving.client = self._gateway.guard.identify(*keys, peer)
             serving.traceparent = exchange.header(b"traceparent")
             self._enter()
-            exchange.send_on()
+            if serving.undecided:
+                serving.decided = self._decided
+                asyncio.get_running_loop().call_soon(self._wait)
+            else:
+                exchange.send_on()
         except Exception as error:
             self._fail(error)
 
@@ -96,6 +100,20 @@ class Call:
             self._refuse(Refusal("client_closed_request", "the client closed the connection"))
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Take no more of a body while it is not known whether it is admitted. Most are here as soon as their heads."""
+        if self._serving.undecided and self._upload is not None:
+            self._exchange.pause()
+
+    def _decided(self, refusal: Refusal | None) -> None:
+        """It is known now."""
+        if self._upload is not None:
+            self._exchange.resume()
+        if refusal is None:
+            self._exchange.send_on()
+        else:
+            self._refuse(refusal)
 
     def _enter(self) -> None:
         """Choose model and options, and be ready for the body. Raises Refusal."""

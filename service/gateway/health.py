@@ -71,4 +71,4 @@ for _path in ("/healthz", "/health", "/ping"):
 async def metrics(request: Request) -> Response:
     """The Prometheus text format."""
     gateway: Gateway = request.app.state.gateway
-    return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(await gateway.ledger.scrape(), media_type=CONTENT_TYPE)

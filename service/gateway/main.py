@@ -1,7 +1,7 @@
-"""The gateway process: one event loop with HTTP, the engine and the core.
+"""The gateway process: one event loop with HTTP and gRPC; and, unless it is one of several, the engine and the core.
 
-It owns no model and decodes no image; when it dies, the supervisor starts another and attaches the same decoders
-and workers to it.
+It owns no model and decodes no image; when it dies, the supervisor starts another and attaches to it the same decoders
+and workers, or the same dispatcher.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from service import child, log
-from service.core.dispatch import Dispatcher
+from service.dispatcher.assembly import Assembly
 from service.errors import StartError, WireError
 from service.gateway import auth, body, server
-from service.gateway.catalogue import Catalogue
-from service.gateway.engine import Engine
+from service.gateway.apart import Apart
 from service.gateway.observing import Observer
-from service.gateway.pool import Pool
-from service.gateway.repository import Repository
 from service.gateway.server import Server
 from service.gateway.serving import Gateway
-from service.gateway.turnover import Notes, Turnover
-from service.metrics import Metrics
-from service.version import VERSION
 from service.wire import pulse
-from service.wire.messages import Attach, Drain, Failed, Late, Lost, Ready, Reload, Restarts, Role
+from service.wire.messages import Attach, Drain, Failed, Ready
 
 if TYPE_CHECKING:
     from service.gateway.rpc.server import RpcServer
@@ -37,8 +31,6 @@ if TYPE_CHECKING:
 _TURN = 0.02
 _HEAR_OUT = 2.0
 """Seconds that a connection accepted last gets to send its request."""
-_STUCK_AFTER = 10.0
-"""Seconds without a turn of the event loop after which the gateway counts as hung."""
 
 
 class Process:
@@ -47,18 +39,16 @@ class Process:
     def __init__(self, birth: child.Birth) -> None:
         config = birth.config
         self._birth = birth
-        metrics = Metrics(VERSION)
-        notes = Notes.read(birth.start.notes)
-        catalogue = Catalogue(config, birth.start.units, notes.policies)
-        dispatcher = Dispatcher(config.limits.in_flight)
-        pool = Pool(self._replace)
-        engine = Engine(dispatcher, catalogue, pool, birth.pixels, birth.bodies, metrics, config.limits)
+        here = self._here = Assembly(birth) if config.gateways == 1 else Apart(birth)
+        if isinstance(here, Apart):
+            config = here.config
         budget = body.Budget(config.limits.pending_bytes)
-        self._gateway = Gateway(config, catalogue, engine, metrics, budget, auth.guard(config))
-        slot_bytes = birth.start.pixel_slot_bytes
-        turnover = Turnover(config, catalogue, engine, metrics, slot_bytes, birth.control.send, notes)
-        self._repository = self._gateway.repository = Repository(config, catalogue, engine, metrics, turnover)
+        guard = here.guard if isinstance(here, Apart) else auth.guard(config)
+        self._gateway = Gateway(config, here.catalogue, here.engine, here.metrics, budget, here.ledger, guard)
+        self._gateway.repository, self._gateway.triton = here.repository, here.triton
+        here.leaving = self._gateway.leaving
         self._observer = Observer(self._gateway)
+        here.counting.traces = self._observer.traces
         self._listeners = [socket.socket(fileno=descriptor) for descriptor in birth.extra]
         self._server = Server(server.settings(self._gateway), server.ports(self._gateway, self._listeners))
         self._rpc = _rpc(self._gateway)
@@ -72,23 +62,20 @@ class Process:
         gc.freeze()
         loop.add_reader(self._birth.control.fileno(), self._on_control)
         beating = asyncio.ensure_future(self._beat())
-        self._repository.begin()
+        self._here.begin()
         if self._rpc is not None:
             await self._rpc.start()
         self._birth.control.send(Ready())
+        await self._here.connected()
         await self._server.serve(sockets=self._listeners)
         await asyncio.gather(*self._tasks)
         beating.cancel()
         self._observer.close()
 
-    def _replace(self, role: Role, index: int) -> None:
-        """Have the supervisor end a peer that cannot be trusted any more; another takes its place."""
-        self._birth.control.send(Lost(role, index))
-
     async def _beat(self) -> None:
         record = self._birth.pulse()
         while True:
-            record.beat(time.monotonic(), _STUCK_AFTER)
+            record.beat(time.monotonic(), pulse.STUCK_AFTER)
             await asyncio.sleep(pulse.REST)
 
     def _on_control(self) -> None:
@@ -101,15 +88,11 @@ class Process:
             return
         message, descriptors = received
         if isinstance(message, Attach):
-            self._spawn(self._gateway.engine.attach(message.role, message.index, descriptors[0]))
-        elif isinstance(message, Restarts):
-            self._gateway.metrics.restarted(message.counts)
-        elif isinstance(message, Late):
-            self._gateway.engine.late = frozenset(message.workers)
-        elif isinstance(message, Reload):
-            self._repository.look_again()
+            self._spawn(self._here.attach(message, descriptors[0]))
         elif isinstance(message, Drain):
             self._spawn(self._drain(message.grace))
+        else:
+            self._here.heed(message)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -120,6 +103,7 @@ class Process:
         """Answer for `grace` seconds more, then close the port; uvicorn waits for what is in flight."""
         gateway = self._gateway
         gateway.drain.begin(gateway.engine.clock(), grace)
+        self._here.leave()
         log.event("draining", grace=grace, in_flight=gateway.engine.in_flight)
         while gateway.drain.phase(gateway.engine.clock()) == "leaving":
             await asyncio.sleep(_TURN)
@@ -153,7 +137,8 @@ def _rpc(gateway: Gateway) -> RpcServer | None:
 def main() -> None:
     """Entry point of the process."""
     birth = child.begin(pixels_writable=False, bodies_writable=True)
-    log.configure(birth.config.log_level)
+    several = {"process": f"gateway {birth.start.index}"} if birth.config.gateways > 1 else {}
+    log.configure(birth.config.log_level, **several)
     try:
         process = Process(birth)
     except StartError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from service.gateway.catalogue import Entry
+from service.dispatcher.catalogue import Entry
 from service.gateway.exchange import Exchange
 from service.gateway.handler import Call
 from service.gateway.http import Opening

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
+from service.dispatcher.catalogue import Entry
 from service.errors import Refusal
 from service.gateway import openapi, schemas, shapes
-from service.gateway.catalogue import Entry
 from service.gateway.serving import Gateway
 
 PREFIXES = ("", "/v1")

@@ -18,12 +18,14 @@ from service.config import Config
 from service.core.drain import Drain
 from service.core.levels import Choice, Level
 from service.core.queue import PRIORITIES
+from service.core.versions import Policy
+from service.dispatcher.catalogue import Catalogue, Entry
+from service.dispatcher.repository import Row
+from service.dispatcher.statistics import Statistics
+from service.dispatcher.tickets import Ask, Image, Outcome, Ticket
 from service.errors import Refusal
 from service.gateway import answers, body, schemas
 from service.gateway.auth import Guard
-from service.gateway.catalogue import Catalogue, Entry
-from service.gateway.engine import Ask, Engine, Image, Outcome, Ticket
-from service.gateway.repository import Repository
 from service.metrics import Metrics
 from service.wire import messages
 
@@ -47,19 +49,79 @@ class Tracer(Protocol):
         """As a listener's; answers that place, as a W3C `traceparent`."""
 
 
+class Desk(Protocol):
+    """Where images are handed in: the engine, or what stands for it where that is in another process."""
+
+    clock: Callable[[], float]
+    statistics: Statistics
+    """Of what was answered here."""
+
+    @property
+    def in_flight(self) -> int:
+        """Images handed in and not yet answered."""
+
+    def ready(self) -> bool:
+        """Requests can be answered now."""
+
+    def admit(self, ask: Ask) -> Ticket:
+        """Ask for one image to be taken in. Raises Refusal."""
+
+    def submit(self, ticket: Ticket, body: Image) -> None:
+        """Hand in its body."""
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Nobody waits for it any more."""
+
+
+class Ledger(Protocol):
+    """All that is counted, by all gateways."""
+
+    async def scrape(self) -> bytes:
+        """All metrics in the Prometheus text format. Raises Refusal."""
+
+    async def statistics(self) -> Statistics:
+        """What was inferred. Raises Refusal."""
+
+
+class Models(Protocol):
+    """The models, as an operator sees and changes them. Everything raises Refusal."""
+
+    def permit(self) -> None:
+        """Refuse where calls may change nothing."""
+
+    async def index(self) -> list[Row]:
+        """Every version that is served, on its way in or out, or on disk."""
+
+    async def policy(self, name: str) -> Policy:
+        """What is to be served of a model."""
+
+    async def reload(self) -> list[Row]:
+        """Look at the disk again and serve what is wanted of it."""
+
+    async def load(self, name: str) -> None:
+        """Have this model served as it is on disk now."""
+
+    async def unload(self, name: str) -> None:
+        """Serve this model no more."""
+
+    async def choose(self, name: str, policy: Policy) -> None:
+        """Serve other versions of a model, or share its requests among them differently."""
+
+
 @dataclass(slots=True)
 class Gateway:
     """What requests are served with; lives in the application's state."""
 
     config: Config
     catalogue: Catalogue
-    engine: Engine
+    engine: Desk
     metrics: Metrics
     budget: body.Budget
+    ledger: Ledger
     guard: Guard = field(default_factory=Guard)
     drain: Drain = field(default_factory=Drain)
     tracer: Tracer | None = None
-    repository: Repository | None = None
+    repository: Models | None = None
     triton: Listener | None = None
     """Counts for the metrics under Triton's names, where they are wanted."""
 
@@ -88,10 +150,12 @@ class Serving:
         "_ask",
         "_gateway",
         "_held",
+        "_outside",
         "_then",
         "_tickets",
         "asked",
         "client",
+        "decided",
         "entry",
         "explain",
         "level",
@@ -103,6 +167,7 @@ class Serving:
         "trace",
         "traceparent",
         "unanswered",
+        "undecided",
         "waiting",
     )
 
@@ -112,6 +177,12 @@ class Serving:
         self._held: Entry | None = None
         self._tickets: list[Ticket] = []
         self._then: Callable[[list[Outcome]], None] | None = None
+        self._outside: Refusal | None = None
+        """Why an image was not admitted, if that became known later."""
+        self.undecided = 0
+        """Images that may yet be refused admission."""
+        self.decided: Callable[[Refusal | None], None] | None = None
+        """Told once none is, or one was."""
         self.task = task
         self.protocol = protocol
         self.request_id = request_id
@@ -182,14 +253,21 @@ class Serving:
         self.entry = self._held = entry
 
     def admit(self, images: int = 1) -> None:
-        """Take in as many images, before they are read. Raises Refusal."""
+        """Take in as many images, before they are read; while some are `undecided`, that is known later. Raises
+        Refusal."""
         for _ in range(images):
-            self._tickets.append(self._gateway.engine.admit(self.ask))
+            ticket = self._gateway.engine.admit(self.ask)
+            self._tickets.append(ticket)
+            if ticket.pending:
+                ticket.verdict = self._verdict
+                self.undecided += 1
 
     def submit(self, images: Sequence[Image], then: Callable[[list[Outcome]], None]) -> None:
         """Hand in all images, at least one; those not admitted yet are. `then` is called with their outcomes, unless
         the request has ended before. Raises Refusal."""
         self.sizes = [len(image) for image in images]
+        if self._outside is not None:
+            raise self._outside
         self.admit(len(images) - len(self._tickets))
         self._then = then
         self.waiting = len(images)
@@ -245,6 +323,17 @@ class Serving:
         self.waiting -= 1
         if not self.waiting and self.unanswered and self._then is not None:
             self._then([ticket.outcome for ticket in self._tickets])
+
+    def _verdict(self, refusal: Refusal | None) -> None:
+        """It is known of one image more whether it is admitted. If one is not, the request is refused as a whole."""
+        self.undecided -= 1
+        if refusal is not None and self._outside is None:
+            self._outside = refusal
+            then, self._then = self._then, None
+            if then is not None and self.unanswered:
+                then([Outcome(refusal=refusal)])
+        if self.decided is not None and (refusal is not None or not self.undecided):
+            self.decided(refusal)
 
     def _end(self) -> None:
         self.unanswered = False

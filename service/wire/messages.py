@@ -1,7 +1,8 @@
 """Every message that crosses a process boundary of the service.
 
 Two conversations exist. On the *control* channel the supervisor starts, attaches and drains a child. On the *data*
-channels the gateway sends work to decoders and workers. Processes import this file and never one another. All are
+channels whoever dispatches (the gateway, or the dispatcher where there are several) sends work to decoders and workers,
+and several gateways hand in requests to the dispatcher. Processes import this file and never one another. All are
 tagged msgspec structs in MessagePack; images never travel here, only the number of the slot that holds them.
 """
 
@@ -11,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-Role = Literal["gateway", "decoder", "worker"]
+Role = Literal["gateway", "dispatcher", "decoder", "worker"]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -35,10 +36,10 @@ class Unit(Message, frozen=True):
 
 class Start(Message, frozen=True):
     """First message to every child. Descriptors that come with it, in order: pixel arena, body arena, pulse board,
-    and for the gateway its listening HTTP socket and, if there is one, the operator's. `pulses` records of the board,
+    and for a gateway its listening HTTP socket and, if there is one, the operator's. `pulses` records of the board,
     from `first_pulse` on, are its own.
 
-    `units` is what is served; `notes` what a gateway before this one wrote down for the next. With `again` the service
+    `units` is what is served; `notes` what whoever dispatched before wrote down for the next. With `again` the service
     has been ready before: a worker then starts without a unit that it cannot load any more.
     """
 
@@ -57,8 +58,9 @@ class Start(Message, frozen=True):
 
 
 class Attach(Message, frozen=True):
-    """A new data channel. One end goes to the gateway, the other to the decoder or worker that `role` and `index`
-    name; the descriptor comes with the message. To a peer it also means: the former gateway is gone."""
+    """A new data channel. One end goes to whoever dispatches, the other to the decoder, worker or gateway that `role`
+    and `index` name; the descriptor comes with the message. To a peer it also means: whoever dispatched before is gone.
+    """
 
     role: Role
     index: int
@@ -81,31 +83,32 @@ class Failed(Message, frozen=True):
 
 
 class Restarts(Message, frozen=True):
-    """Supervisor to gateway: how often each kind of child has been restarted so far."""
+    """Supervisor to whoever dispatches: how often each kind of child has been restarted so far."""
 
     counts: dict[str, int]
 
 
 class Late(Message, frozen=True):
-    """Supervisor to gateway: these workers have not been heard of for suspiciously long, and no others. One that is not
-    heard of soon is replaced."""
+    """Supervisor to whoever dispatches: these workers have not been heard of for suspiciously long, and no others. One
+    that is not heard of soon is replaced."""
 
     workers: list[int]
 
 
 class Reload(Message, frozen=True):
-    """Supervisor to gateway: look at the model directories again."""
+    """Supervisor to whoever dispatches: look at the model directories again."""
 
 
 class Current(Message, frozen=True):
-    """Gateway to supervisor: what is served now, for processes that are started from here on; see Start."""
+    """Whoever dispatches to supervisor: what is served now, for processes that are started from here on; see Start."""
 
     units: list[Unit]
     notes: bytes
 
 
 class Lost(Message, frozen=True):
-    """Gateway to supervisor: this peer sent what it should not, and its channel was cut; it must be replaced."""
+    """Whoever dispatches to supervisor: this peer sent what it should not, and its channel was cut; it must be
+    replaced."""
 
     role: Role
     index: int
@@ -114,7 +117,7 @@ class Lost(Message, frozen=True):
 Control = Start | Attach | Drain | Ready | Failed | Restarts | Late | Reload | Current | Lost
 
 
-# --- data: gateway <-> decoder ---------------------------------------------------------------------------------
+# --- data: dispatcher <-> decoder ---------------------------------------------------------------------------------
 
 
 class Fitting(Message, frozen=True):
@@ -194,7 +197,7 @@ FromDecoder = Decoded | Undecoded | Heavy
 ToDecoder = Decode
 
 
-# --- data: gateway <-> worker ----------------------------------------------------------------------------------
+# --- data: dispatcher <-> worker ----------------------------------------------------------------------------------
 
 
 class Options(Message, frozen=True):
@@ -366,7 +369,7 @@ class Loaded(Message, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """A worker's first message to each gateway: what it has loaded, and how many batches it runs at a time. It likes to
+    """A worker's first message on each channel: what it has loaded, and how many batches it runs at a time. It likes to
     have `ahead` more of them already."""
 
     engines: int
@@ -408,3 +411,165 @@ class Unloaded(Message, frozen=True):
 
 FromWorker = Hello | Ran | RunFailed | LoadDone | LoadFailed | Unloaded
 ToWorker = Run | Load | Unload
+
+
+# --- data: gateway <-> dispatcher ------------------------------------------------------------------------------
+
+
+class Wanted(Message, frozen=True):
+    """A level as a request wants it, see service.core.levels; with `choice` the scheduler takes it or any above."""
+
+    spelled: str
+    lane: str
+    label: str
+    gmacs: float
+    tokens: int
+    choice: bool = False
+
+
+class Admit(Message, frozen=True):
+    """May this image come in? `id` is the gateway's own; `unit` is the key of a unit, `deadline` monotonic seconds."""
+
+    id: int
+    unit: str
+    level: Wanted
+    deadline: float
+    priority: int
+    client: str
+    options: Options
+
+
+class Submit(Message, frozen=True):
+    """The body of an image that was asked for admission lies in a body slot of the gateway's."""
+
+    id: int
+    body_slot: int
+    body_bytes: int
+    shape: Shape | None = None
+
+
+class Cancel(Message, frozen=True):
+    """Nobody waits for this image any more. It is answered all the same."""
+
+    id: int
+
+
+class Using(Message, frozen=True):
+    """Units that requests of this gateway may still be for, now that it has taken in `Served` of this number."""
+
+    number: int
+    keys: list[str]
+
+
+class Wake(Message, frozen=True):
+    """Somebody asked for a unit that rests."""
+
+    key: str
+
+
+class Counted(Message, frozen=True):
+    """What the gateway has counted since it said so last: by who counts, in a form of their own. `number` is that of
+    the `Report` it answers, else 0."""
+
+    number: int
+    parts: dict[str, bytes]
+
+
+class Spent(Message, frozen=True):
+    """Tokens that clients took of their buckets since the last message, see service.core.rates: from a gateway, and on
+    to all others."""
+
+    tokens: dict[str, float]
+
+
+About = Literal["metrics", "statistics", "index", "reload", "load", "unload", "policy", "choose"]
+
+
+class Question(Message, frozen=True):
+    """What the gateway cannot answer by itself. `name` is that of a model."""
+
+    number: int
+    about: About
+    name: str = ""
+    data: bytes = b""
+
+
+class Leaving(Message, frozen=True):
+    """The gateway was told to drain."""
+
+
+class Admitted(Message, frozen=True):
+    """These images may come in. Not said of one whose body is here already."""
+
+    ids: list[int]
+
+
+class Answered(Message, frozen=True):
+    """The one answer to an image that was asked for admission. It was refused with `code` (empty: it was not): before
+    it was taken in, if `outside`. `times` of its way are monotonic seconds: admitted, submitted, with a decoder,
+    queued, started, ended. While `read`, a decoder may still read its body; `Freed` follows."""
+
+    id: int
+    code: str = ""
+    message: str = ""
+    retry_after: float | None = None
+    outside: bool = False
+    read: bool = False
+    result: Result | None = None
+    tokens: TokenMap | None = None
+    raw: tuple[Raw, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    level: str = ""
+    """Of the lane in which it ran; empty when it did not."""
+    decode: float = 0.0
+    infer: float = 0.0
+    post: float = 0.0
+    batch: int = 0
+    closed: str = ""
+    run: int = 0
+    times: tuple[float, float, float, float, float, float] = (0.0,) * 6
+
+
+class Freed(Message, frozen=True):
+    """No decoder reads the body of an answered image any more."""
+
+    id: int
+
+
+class Offer(Message, frozen=True):
+    """What workers say of a unit that is served, and the named levels that some of them offers."""
+
+    key: str
+    loaded: Loaded
+    levels: list[str]
+
+
+class Served(Message, frozen=True):
+    """What is served from now on: units; by model the versions wanted, the canary and its share, where they are not as
+    configured; and whether requests are `ready` to be answered. Answered by `Using`."""
+
+    number: int
+    units: list[Unit]
+    policies: dict[str, tuple[tuple[str, ...], str, float]]
+    offers: list[Offer]
+    ready: bool
+
+
+class Report(Message, frozen=True):
+    """Say now what was counted."""
+
+    number: int
+
+
+class Reply(Message, frozen=True):
+    """To a question: data in a form that the question fixes, or a refusal's code and words."""
+
+    number: int
+    data: bytes = b""
+    code: str = ""
+    message: str = ""
+    retry_after: float | None = None
+
+
+FromGateway = Admit | Submit | Cancel | Using | Wake | Counted | Spent | Question | Leaving
+ToGateway = Admitted | Answered | Freed | Served | Report | Reply | Spent

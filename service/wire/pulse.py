@@ -19,6 +19,9 @@ REST = 0.25
 REST_LIMIT = 12 * REST
 """Seconds after which a waiting loop that has not written counts as hung, on a machine whose CPUs are all busy too."""
 
+STUCK_AFTER = 10.0
+"""Seconds without a turn of an event loop after which its process counts as hung."""
+
 _RECORD = struct.Struct("<dd")
 RECORD_BYTES = _RECORD.size
 

@@ -3,7 +3,8 @@
 A real service with a model that costs nothing (global average pool and one linear layer), fed by `wrk` in a closed
 loop with photos of 500x375 pixels. Prints CPU milliseconds per request by role, and requests per second.
 
-`--against TREE` runs the service of another checkout in turns with this one, so that both see the same machine.
+`--against TREE` runs the service of another checkout in turns with this one, so that both see the same machine;
+`--gateways N` runs this one's with so many gateways and a dispatcher.
 `--refused` asks for what is refused at admission, beside a bare uvicorn application that drains the same bodies and
 answers 429. `--profile ROLE` samples that process from outside with py-spy and prints its hottest functions.
 """
@@ -37,7 +38,7 @@ from tests.e2e.http import Connection
 from tests.e2e.service import ROOT, Service, free_port
 from tests.unit.decoder.scenes import photo, save
 
-ROLES = ("gateway", "decoder", "worker")
+ROLES = ("gateway", "dispatcher", "decoder", "worker")
 SIDE, CLASSES = 224, 1000
 QUALITY = 92
 """Makes a photo of 500x375 about 67 kB."""
@@ -184,15 +185,26 @@ def table(rounds: Mapping[str, list[Row]]) -> str:
     return "\n".join(lines)
 
 
+def of_first(rounds: Mapping[str, list[Row]]) -> dict[str, float]:
+    """Requests per second of each service but the first, as a share of the first's: the median of the rounds' own."""
+    first, *others = rounds
+    base = [row["requests/s"] for row in rounds[first]]
+    return {
+        name: float(np.median([row["requests/s"] / own for row, own in zip(rounds[name], base, strict=True)]))
+        for name in others
+    }
+
+
 @contextmanager
-def services(trees: Mapping[str, Path], folder: Path, flags: list[str]) -> Iterator[dict[str, Tree]]:
-    """All of them, started and ready."""
+def services(trees: Mapping[str, tuple[Path, list[str]]], folder: Path, flags: list[str]) -> Iterator[dict[str, Tree]]:
+    """All of them, each with flags of its own besides, started and ready."""
     running: dict[str, Tree] = {}
     common = ["--models", str(folder / "models"), "--backend", "onnxruntime", *flags]
     try:
-        for name, tree in trees.items():
-            (folder / name).mkdir()
-            running[name] = Tree(tree, folder / name, *common)
+        for number, (name, (tree, own)) in enumerate(trees.items()):
+            place = folder / str(number)
+            place.mkdir()
+            running[name] = Tree(tree, place, *common, *own)
             running[name].start()
             running[name].wait_ready()
         yield running
@@ -233,6 +245,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--against", type=Path, help="another checkout, measured in turns with this one")
+    parser.add_argument("--gateways", type=int, help="this checkout with so many gateways too, in turns")
     parser.add_argument("--refused", action="store_true", help="requests that admission refuses")
     parser.add_argument("--profile", choices=ROLES, help="sample this process with py-spy")
     parser.add_argument("--py-spy", default="py-spy", help="where py-spy is")
@@ -272,7 +285,11 @@ def main() -> int:
             print(f"stages: {tool} is needed to measure; install it first")
             return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    trees = {"this": ROOT} | ({"other": given.against.resolve()} if given.against else {})
+    trees: dict[str, tuple[Path, list[str]]] = {"this": (ROOT, [])}
+    if given.against:
+        trees["other"] = given.against.resolve(), []
+    if given.gateways:
+        trees[f"{given.gateways} gateways"] = ROOT, ["--gateways", str(given.gateways)]
     target = given.target or ("/classify?timeout_ms=1" if given.refused else "/classify")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -299,6 +316,8 @@ def main() -> int:
                 if bare:
                     bare.stop()
     print("CPU milliseconds per request, median of rounds\n" + table(rounds))
+    for one, share in of_first(rounds).items():
+        print(f"{one}: {share:.3f} of the first's requests per second")
     return 0
 
 

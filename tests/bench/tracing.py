@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from service.core.queue import Item, LaneKey
-from service.gateway.engine import Outcome
+from service.dispatcher.tickets import Outcome
 from service.gateway.tracing.context import Sampler
 from service.gateway.tracing.record import Record, record
 from service.gateway.tracing.spans import Spans

@@ -176,6 +176,22 @@ def test_a_quota_on_cpus_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.defaults(HOME)["decoders"] == 8
 
 
+@pytest.mark.parametrize(("cpus", "gpu", "gateways"), [(64, False, 1), (8, True, 1), (16, True, 2), (256, True, 4)])
+def test_gateways_are_several_where_a_gpu_can_be_fed(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, gpu: bool, gateways: int
+) -> None:
+    monkeypatch.setattr(config, "_cpus", lambda: cpus)
+    monkeypatch.setattr(config, "_has_gpu", lambda: gpu)
+    assert config.defaults(HOME)["gateways"] == gateways
+
+
+def test_one_of_several_gateways_has_its_part_of_what_is_limited_over_all() -> None:
+    whole = config.load({"gateways": "3", "max-connections": "10", "pending-mb": "30", "in-flight": "7"}, HOME)
+    part = config.of_one_gateway(whole)
+    assert (part.limits.connections, part.limits.in_flight) == (4, 7)
+    assert part.limits.pending_bytes == whole.limits.body_bytes, "a body of the largest size must still fit"
+
+
 def test_the_import_is_light() -> None:
     code = "import sys, service.config; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

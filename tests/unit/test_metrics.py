@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client import Counter as LibraryCounter
 
+from service.dispatcher.statistics import Statistics
+from service.dispatcher.triton_metrics import TritonMetrics
 from service.errors import STATUS, Refusal
-from service.gateway.statistics import Statistics
-from service.gateway.triton_metrics import TritonMetrics
 from service.metrics import Metrics, Now
 
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

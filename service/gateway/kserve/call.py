@@ -11,9 +11,9 @@ import re
 
 import msgspec
 
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
 from service.gateway import body, packing, schemas
-from service.gateway.engine import Outcome
 from service.gateway.exchange import Exchange
 from service.gateway.handler import Call
 from service.gateway.http import Opening

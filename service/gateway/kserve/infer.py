@@ -11,10 +11,10 @@ from functools import lru_cache
 import msgspec
 
 from service.core.levels import Level
+from service.dispatcher.catalogue import Entry, Served
+from service.dispatcher.tickets import Image, Outcome
 from service.errors import Refusal
 from service.gateway import answers, schemas
-from service.gateway.catalogue import Entry, Served
-from service.gateway.engine import Image, Outcome
 from service.gateway.kserve import metadata, outputs
 from service.gateway.kserve.outputs import RAW, Results, Wanted
 from service.gateway.kserve.tensors import Output

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 
 from service.config import Limits
+from service.dispatcher.tickets import Image
 from service.errors import Refusal
-from service.gateway.engine import Image
 from service.gateway.kserve import tensors
 from service.gateway.kserve.infer import Answer, Asked
 from service.gateway.kserve.outputs import Wanted

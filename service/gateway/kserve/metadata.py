@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from service.core.levels import AUTO
+from service.dispatcher.catalogue import Entry
+from service.dispatcher.statistics import Duration, ModelCounts, Statistics
 from service.errors import Refusal
-from service.gateway.catalogue import Entry
 from service.gateway.kserve import outputs
 from service.gateway.kserve.tensors import BYTES, INPUT
 from service.gateway.serving import Gateway
-from service.gateway.statistics import Duration, ModelCounts
 from service.version import VERSION
 
 NAME = "squint"
@@ -125,10 +125,10 @@ def asked(gateway: Gateway, name: str, version: str) -> list[Entry]:
     return [served.take(version)] if version else list(served.versions.values())
 
 
-def statistics(gateway: Gateway, entry: Entry) -> dict[str, Any]:
-    """What a model has done since the gateway started: see service.gateway.statistics."""
+def statistics(counted: Statistics, entry: Entry) -> dict[str, Any]:
+    """What a model has done since who counts started."""
     manifest = entry.manifest
-    counts = gateway.engine.statistics.of(manifest.name, manifest.version)
+    counts = counted.of(manifest.name, manifest.version)
     return {
         "name": manifest.name,
         "version": manifest.version,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from service.errors import Refusal
-from service.gateway.repository import Repository
-from service.gateway.serving import Gateway
+from service.gateway.serving import Gateway, Models
 
 
-def index(gateway: Gateway, *, ready_only: bool = False) -> list[dict[str, Any]]:
+async def index(gateway: Gateway, *, ready_only: bool = False) -> list[dict[str, Any]]:
     """Every version of every model, its state in Triton's words and why it is not ready; with `ready_only` those that
     are."""
     return [
         {"name": row.name, "version": row.version, "state": row.state, "reason": row.reason}
-        for row in _repository(gateway).index()
+        for row in await _repository(gateway).index()
         if row.state == "READY" or not ready_only
     ]
 
@@ -34,7 +33,7 @@ async def unload(gateway: Gateway, name: str) -> None:
     await _repository(gateway).unload(name)
 
 
-def _repository(gateway: Gateway) -> Repository:
+def _repository(gateway: Gateway) -> Models:
     if gateway.repository is None:
         raise Refusal("unavailable", "there is no repository here")
     return gateway.repository

@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from service.config import Limits
+from service.dispatcher.catalogue import Entry
 from service.errors import Refusal
 from service.gateway import answers, body, routes
-from service.gateway.catalogue import Entry
 from service.gateway.handler import request_id
 from service.gateway.kserve import infer, metadata, repository, status
 from service.gateway.serving import Gateway
@@ -116,7 +116,8 @@ async def _config(gateway: Gateway, request: Request) -> Response:
 async def _statistics(gateway: Gateway, request: Request) -> Response:
     path = request.path_params
     entries = metadata.asked(gateway, path.get("model", ""), path.get("version", ""))
-    return _told({"model_stats": [metadata.statistics(gateway, entry) for entry in entries]})
+    counted = await gateway.ledger.statistics()
+    return _told({"model_stats": [metadata.statistics(counted, entry) for entry in entries]})
 
 
 # --- the repository --------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ async def _statistics(gateway: Gateway, request: Request) -> Response:
 
 async def _index(gateway: Gateway, request: Request) -> Response:
     asked = await _small(gateway, request)
-    return _told(repository.index(gateway, ready_only=asked.get("ready") is True))
+    return _told(await repository.index(gateway, ready_only=asked.get("ready") is True))
 
 
 async def _load(gateway: Gateway, request: Request) -> Response:

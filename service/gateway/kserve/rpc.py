@@ -10,8 +10,8 @@ import grpc
 from google.protobuf import json_format
 
 from service.config import Limits
+from service.dispatcher.tickets import Image, Outcome
 from service.errors import Refusal
-from service.gateway.engine import Image, Outcome
 from service.gateway.kserve import infer, message, metadata, repository, tensors
 from service.gateway.kserve.outputs import Wanted
 from service.gateway.kserve.tensors import BYTES, INPUT
@@ -87,12 +87,13 @@ class Inference:
     async def _statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         gateway = self._gateway
         answer = pb.ModelStatisticsResponse()
+        counted = await gateway.ledger.statistics()
         for entry in metadata.asked(gateway, request.name, request.version):
-            _parsed(metadata.statistics(gateway, entry), answer.model_stats.add())
+            _parsed(metadata.statistics(counted, entry), answer.model_stats.add())
         return answer
 
     async def _index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        models = repository.index(self._gateway, ready_only=request.ready)
+        models = await repository.index(self._gateway, ready_only=request.ready)
         return pb.RepositoryIndexResponse(models=[pb.RepositoryIndexResponse.ModelIndex(**one) for one in models])
 
     async def _load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import msgspec
 
 from service.config import Limits
+from service.dispatcher.tickets import Image, Tensor
 from service.errors import Refusal
-from service.gateway.engine import Image, Tensor
 from service.wire.messages import Kind
 
 INPUT = "images"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from service import log
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
-from service.gateway.engine import Outcome
 from service.gateway.rpc import typed
 from service.gateway.rpc.caller import Caller
 from service.gateway.serving import Gateway, Serving

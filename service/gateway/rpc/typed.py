@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
 from service.gateway import schemas
-from service.gateway.engine import Outcome
 from service.gateway.rpc import status
 from service.gateway.serving import Serving
 from service.proto.squint.v1 import vision_pb2 as pb

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
-from service.gateway.engine import Outcome
 from service.gateway.serving import Serving
 from service.gateway.tracing.context import Context
 

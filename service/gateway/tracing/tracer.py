@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from service import log
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
-from service.gateway.engine import Outcome
 from service.gateway.serving import Serving
 from service.gateway.tracing.collector import Collector
 from service.gateway.tracing.context import Sampler

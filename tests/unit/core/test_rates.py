@@ -76,3 +76,24 @@ def test_never_more_than_a_burst_and_the_rate(asked: list[tuple[float, str]], ra
         now += gap / 100
         through[client] += not rates.take(now, client)
     assert all(count <= burst + rate * now + 1e-6 for count in through.values())
+
+
+def test_what_was_taken_elsewhere_is_charged_here() -> None:
+    here, there = Rates(1.0, burst=4.0, shared=True), Rates(1.0, burst=4.0, shared=True)
+    assert [here.take(0.0, "a") for _ in range(3)] == [0.0] * 3
+    assert here.spent() == {"a": 3.0} and here.spent() == {}
+    there.charge(0.0, "a", 3.0)
+    assert there.take(0.0, "a") == 0.0
+    assert there.take(0.0, "a") == pytest.approx(1.0)
+    assert there.take(0.0, "b") == 0.0, "others have buckets of their own"
+    assert there.spent() == {"a": 1.0, "b": 1.0}, "neither what was refused nor what was charged is told"
+
+
+def test_what_came_at_once_to_both_is_owed_and_no_more_than_a_bucket() -> None:
+    rates = Rates(1.0, burst=4.0, shared=True)
+    assert [rates.take(0.0, "a") for _ in range(4)] == [0.0] * 4
+    rates.charge(0.0, "a", 3.0)
+    assert rates.take(3.0, "a") == pytest.approx(1.0)
+    assert rates.take(4.0, "a") == 0.0
+    rates.charge(4.0, "a", 1e9)
+    assert rates.take(4.0, "a") == pytest.approx(5.0)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.dispatcher.statistics import Statistics
+from service.dispatcher.tickets import Outcome
 from service.errors import STATUS, Refusal
 from service.gateway import packing
-from service.gateway.engine import Outcome
 from service.gateway.kserve import outputs, status
 from service.gateway.kserve.outputs import Results, Wanted
 from service.gateway.kserve.tensors import binary, listed
-from service.gateway.statistics import Statistics
 from service.wire.messages import Classification, Detection, Detections, Form, Prediction, Raw, Segment, Segmentation
 
 LABELS = ["star", "heart", "fish"]

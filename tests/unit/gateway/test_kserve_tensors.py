@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import Limits
+from service.dispatcher.tickets import Tensor
 from service.errors import Refusal
-from service.gateway.engine import Tensor
 from service.gateway.kserve import message, tensors
 from service.gateway.kserve.infer import Answer, Asked
 from service.gateway.kserve.outputs import Wanted

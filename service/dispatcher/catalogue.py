@@ -246,6 +246,10 @@ class Catalogue:
         """All versions of all models that are served."""
         return [entry for served in self._models.values() for entry in served.versions.values()]
 
+    def known(self) -> list[Entry]:
+        """All versions that are served or on their way in or out."""
+        return [*self._by_key.values()]
+
     @property
     def units(self) -> list[Unit]:
         """All versions that are served."""
@@ -276,11 +280,15 @@ class Catalogue:
 
     def use(self, entry: Entry) -> None:
         """A request is about to use this version. Raises Refusal when it rests; it is then being loaded."""
-        self._uses += 1
-        entry.used = self._uses
+        self.touch(entry)
         if entry.resting:
             seconds = self.wake(entry)
             raise Refusal("model_loading", "the model is being loaded, since it was asked for", retry_after=seconds)
+
+    def touch(self, entry: Entry) -> None:
+        """A request is for this version: of all, it was asked for last."""
+        self._uses += 1
+        entry.used = self._uses
 
     def complete(self) -> bool:
         """Every version that is to be loaded has been, by some worker."""

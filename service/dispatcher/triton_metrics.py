@@ -8,12 +8,15 @@ output what turns raw outputs into results; a request of several images counts o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
+import msgspec
+
+from service.dispatcher.catalogue import Entry
+from service.dispatcher.statistics import Duration, ModelCounts, Statistics
+from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
 from service.families import Distribution
-from service.gateway.engine import Outcome
-from service.gateway.serving import Serving
-from service.gateway.statistics import Duration, ModelCounts, Statistics
 
 Named = tuple[str, str]
 """A model and its version."""
@@ -46,6 +49,23 @@ _REASON = {
 """Every other refusal is OTHER."""
 
 
+class OfModel(Protocol):
+    """A request."""
+
+    @property
+    def entry(self) -> Entry | None:
+        """The version of a model that it is for."""
+
+
+class Taken(msgspec.Struct, array_like=True):
+    """What was counted of one version of a model: failures by reason, and for each stage its buckets and their sum."""
+
+    model: str
+    version: str
+    failed: dict[str, int]
+    durations: dict[str, tuple[list[int], float]]
+
+
 class _Model:
     """What `Statistics` does not count for one version of a model."""
 
@@ -62,7 +82,7 @@ class TritonMetrics:
         self._pending = pending
         self._models: dict[Named, _Model] = {}
 
-    def finished(self, serving: Serving, outcomes: Sequence[Outcome], refusal: Refusal | None, seconds: float) -> None:
+    def finished(self, serving: OfModel, outcomes: Sequence[Outcome], refusal: Refusal | None, seconds: float) -> None:
         """A request is over; one that named no model there is counts nowhere."""
         if serving.entry is None:
             return
@@ -79,6 +99,23 @@ class TritonMetrics:
         }
         for stage, duration in took.items():
             model.durations[stage].observe(duration * 1e6)
+
+    def take(self) -> list[Taken]:
+        """What was counted since this was called last, to be merged elsewhere."""
+        models, self._models = self._models, {}
+        return [
+            Taken(*named, one.failed, {stage: found.take() for stage, found in one.durations.items()})
+            for named, one in models.items()
+        ]
+
+    def merge(self, taken: Sequence[Taken]) -> None:
+        """Add what was counted elsewhere."""
+        for one in taken:
+            model = self._of((one.model, one.version))
+            for reason, failed in one.failed.items():
+                model.failed[reason] += failed
+            for stage, (counts, total) in one.durations.items():
+                model.durations[stage].merge(counts, total)
 
     def render(self) -> str:
         """The Prometheus text format."""

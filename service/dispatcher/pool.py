@@ -1,4 +1,4 @@
-"""The gateway's data channels to decoders and workers."""
+"""The data channels of who dispatches: to decoders, to workers, and to gateways that are processes of their own."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import msgspec
 
 from service import log
 from service.wire.channel import MAX_FRAME, Splitter, frame
-from service.wire.messages import FromDecoder, FromWorker, Role
+from service.wire.messages import FromDecoder, FromGateway, FromWorker, Role, ToGateway
 
-_TYPES: dict[str, Any] = {"decoder": FromDecoder, "worker": FromWorker}
+_TYPES: dict[str, Any] = {
+    "decoder": FromDecoder,
+    "worker": FromWorker,
+    "gateway": FromGateway,
+    "dispatcher": ToGateway,
+}
 
 OnMessage = Callable[[int, Any], None]
 """Takes a message of peer `index`; raises WireError when it is not what that peer may say."""
 OnLost = Callable[[int], None]
 OnCut = Callable[[Role, int], None]
 
-_MAX_FRAME = {"decoder": 1 << 16, "worker": MAX_FRAME}
+_MAX_FRAME = {"decoder": 1 << 16, "worker": MAX_FRAME, "gateway": 1 << 20, "dispatcher": MAX_FRAME}
 """A decoder, which reads strangers' bytes, has nothing long to say."""
 
 

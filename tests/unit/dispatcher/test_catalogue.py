@@ -13,8 +13,8 @@ from service.config import Config
 from service.core.levels import Choice, Level
 from service.core.queue import LaneKey
 from service.core.versions import Policy
+from service.dispatcher.catalogue import Catalogue, Entry
 from service.errors import Refusal
-from service.gateway.catalogue import Catalogue, Entry
 from service.wire.messages import Unit
 from tests.contract import models
 

@@ -1,4 +1,4 @@
-"""What was inferred and how long it took, by model and version, since the gateway started.
+"""What was inferred and how long it took, by model and version, since who counts started.
 
 Counts are of requests (`success`, `fail`), of images (`inferences`) and of batches (`executions`); times are in
 nanoseconds. A stage's time of a request with several images is that of the image that spent longest in it, since they
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.gateway.engine import Outcome
+    from service.dispatcher.tickets import Outcome
 
 _NS = 1e9
 
@@ -30,6 +30,11 @@ class Duration:
         self.count += 1
         self.ns += round(seconds * _NS)
 
+    def merge(self, other: Duration) -> None:
+        """What was counted elsewhere, too."""
+        self.count += other.count
+        self.ns += other.ns
+
 
 @dataclass(slots=True)
 class Stages:
@@ -38,6 +43,12 @@ class Stages:
     decode: Duration = field(default_factory=Duration)
     infer: Duration = field(default_factory=Duration)
     post: Duration = field(default_factory=Duration)
+
+    def merge(self, other: Stages) -> None:
+        """What was counted elsewhere, too."""
+        self.decode.merge(other.decode)
+        self.infer.merge(other.infer)
+        self.post.merge(other.post)
 
 
 @dataclass(slots=True)
@@ -53,6 +64,22 @@ class ModelCounts(Stages):
     """When a request was answered last: milliseconds of Unix time."""
     batches: dict[int, Stages] = field(default_factory=dict)
     """By how many images they held."""
+
+    def add(self, other: ModelCounts) -> None:
+        """What was counted elsewhere, too."""
+        self.merge(other)
+        self.success.merge(other.success)
+        self.fail.merge(other.fail)
+        self.queue.merge(other.queue)
+        self.inferences += other.inferences
+        self.executions += other.executions
+        self.last_ms = max(self.last_ms, other.last_ms)
+        for images, stages in other.batches.items():
+            self.batches.setdefault(images, Stages()).merge(stages)
+
+
+Counted = list[tuple[str, str, ModelCounts]]
+"""By model and version."""
 
 
 class Statistics:
@@ -73,6 +100,21 @@ class Statistics:
     def forget(self, model: str, version: str) -> None:
         """It is served no more: there is no end to version numbers."""
         self._counts.pop((model, version), None)
+
+    def all(self) -> Counted:
+        """All counts; not to be changed."""
+        return [(*named, counts) for named, counts in self._counts.items()]
+
+    def take(self) -> Counted:
+        """What was counted since this was called last, to be merged elsewhere."""
+        taken = self.all()
+        self._counts = {}
+        return taken
+
+    def merge(self, taken: Counted) -> None:
+        """Add what was counted elsewhere."""
+        for model, version, counts in taken:
+            self._of(model, version).add(counts)
 
     def _of(self, model: str, version: str) -> ModelCounts:
         counts = self._counts.get((model, version))

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from service.config import Limits
+from service.dispatcher.engine import check
 from service.errors import WireError
-from service.gateway.engine import check
 from service.wire.messages import Decoded, FromDecoder, Geometry, Undecoded
 
 LIMITS = Limits()

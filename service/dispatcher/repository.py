@@ -18,10 +18,10 @@ from service import artefacts, log
 from service.artefacts import Signature
 from service.config import Config
 from service.core.versions import Policy
+from service.dispatcher.catalogue import Catalogue, Entry
+from service.dispatcher.engine import Engine
+from service.dispatcher.turnover import REASONS, Turnover
 from service.errors import Refusal
-from service.gateway.catalogue import Catalogue, Entry
-from service.gateway.engine import Engine
-from service.gateway.turnover import REASONS, Turnover
 from service.metrics import Metrics, Version
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
@@ -41,6 +41,12 @@ class Row(msgspec.Struct, frozen=True):
     share: float = 0.0
     rejected: bool = False
     """It is wanted and cannot be served."""
+
+
+def may_change(config: Config) -> None:
+    """Raises Refusal where calls may change nothing."""
+    if config.model_control != "explicit":
+        raise Refusal("bad_request", "changing models is off; it takes --model-control explicit")
 
 
 class Repository:
@@ -72,8 +78,7 @@ class Repository:
 
     def permit(self) -> None:
         """Raises Refusal where calls may change nothing."""
-        if self._config.model_control != "explicit":
-            raise Refusal("bad_request", "changing models is off; it takes --model-control explicit")
+        may_change(self._config)
 
     async def reload(self) -> list[Row]:
         """Look at the disk again and serve what is wanted of it; what came of it, as `index` tells."""
@@ -83,7 +88,7 @@ class Repository:
             for name in sorted({*found, *self._catalogue.entries} - notes.unloaded):
                 notes.rejected.pop(name, None)
                 await self._turnover.bring(name, found.get(name, {}))
-        return self.index()
+        return self._index()
 
     async def load(self, name: str) -> None:
         """Have this model served as it is on disk now. Raises Refusal."""
@@ -135,12 +140,15 @@ class Repository:
     def _rejection(self, name: str, version: str) -> Refusal:
         return Refusal("model_rejected", f"version {version}: {self._why_not(name, version)}")
 
-    def policy(self, name: str) -> Policy:
+    async def policy(self, name: str) -> Policy:
         """What is to be served of a model."""
         return self._turnover.policy(name)
 
-    def index(self) -> list[Row]:
+    async def index(self) -> list[Row]:
         """Every version that is served, on its way in or out, or on disk."""
+        return self._index()
+
+    def _index(self) -> list[Row]:
         rows: dict[tuple[str, str], Row] = {}
         for name, there in self._seen.items():
             for version in there:

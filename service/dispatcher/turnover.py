@@ -20,12 +20,12 @@ from service.artefacts import Signature
 from service.config import Config
 from service.core import versions
 from service.core.versions import Policy
+from service.dispatcher.catalogue import Catalogue, Entry
+from service.dispatcher.engine import Engine
+from service.dispatcher.holdings import LoadError
 from service.errors import ConfigError, Refusal, WireError
-from service.gateway.catalogue import Catalogue, Entry
-from service.gateway.engine import Engine
-from service.gateway.holdings import LoadError
 from service.metrics import Metrics
-from service.wire.messages import Current
+from service.wire.messages import Current, Unit
 
 REASONS = {
     "verification": "it does not match its manifest, or is none of this service's models",
@@ -85,11 +85,17 @@ class Turnover:
         self._tell = tell
         self.notes = notes
         self.one_at_a_time = asyncio.Lock()
+        self.used: Callable[[Entry], bool] = lambda entry: bool(entry.users)
+        """Whether requests may be for this version that have not ended."""
         self.loading: set[tuple[str, str]] = set()
         """Models and versions that are being looked at or loaded."""
         self._retiring: dict[str, tuple[Entry, asyncio.Task[None]]] = {}
         self._waking: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def units(self) -> list[Unit]:
+        """All versions that are served."""
+        return [msgspec.structs.replace(entry.unit, resting=entry.resting) for entry in self._catalogue.all_entries()]
 
     def retiring(self) -> list[Entry]:
         """Versions that are on their way out."""
@@ -219,9 +225,8 @@ class Turnover:
 
     def _settled(self) -> None:
         """Have the supervisor know what is served, for processes that start from here on."""
-        units = [msgspec.structs.replace(entry.unit, resting=entry.resting) for entry in self._catalogue.all_entries()]
         try:
-            self._tell(Current(units, msgspec.json.encode(self.notes)))
+            self._tell(Current(self.units(), msgspec.json.encode(self.notes)))
         except WireError as error:  # the supervisor is gone, or it is too long; what is served is served
             log.event("not_told", severity="error", reason=str(error))
 
@@ -257,7 +262,7 @@ class Turnover:
     async def _retired(self, entry: Entry) -> None:
         # No request lives longer; who has not said that it ended is not waited for.
         until = time.monotonic() + self._config.limits.max_timeout_ms / 1000 + _SLACK
-        while (entry.users and time.monotonic() < until) or not self._engine.forget(entry.key):
+        while (self.used(entry) and time.monotonic() < until) or not self._engine.forget(entry.key):
             await asyncio.sleep(_TURN)
         # Between giving up its lanes and telling the workers nobody else has a turn.
         leaving = self._engine.holdings.unload(entry.key, self._config.load_seconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.gateway.holdings import Holdings, LoadError
+from service.dispatcher.holdings import Holdings, LoadError
 from service.wire.messages import Load, LoadDone, Loaded, LoadFailed, Unit, Unload, Unloaded
 
 OLD, NEW = Unit("toy@1:aa", "toy", "there/1"), Unit("toy@2:bb", "toy", "there/2")

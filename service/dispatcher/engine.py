@@ -11,100 +11,26 @@ import itertools
 import time
 from collections.abc import Callable, Container, Sequence
 
-import msgspec
-
 from service.config import Limits
-from service.core.batching import CloseReason, Profile
+from service.core.batching import Profile
 from service.core.decoding import DEPTH
 from service.core.dispatch import Answer, Dispatcher, StartDecode, StartRun
 from service.core.levels import Choice, Level
-from service.core.queue import Item, LaneKey
+from service.core.queue import LaneKey
+from service.dispatcher.catalogue import Catalogue, Entry
+from service.dispatcher.holdings import Holdings
+from service.dispatcher.pool import Pool
+from service.dispatcher.statistics import Statistics
+from service.dispatcher.tickets import Ask, Done, Image, Outcome, Stored, Ticket, store
 from service.errors import STATUS, Refusal, WireError
-from service.gateway.catalogue import Catalogue, Entry
-from service.gateway.holdings import Holdings
-from service.gateway.pool import Pool
-from service.gateway.statistics import Statistics
 from service.metrics import Metrics
 from service.wire import messages
-from service.wire.messages import Geometry, Options, Role
-from service.wire.slots import Arena, Slot, SlotTable
+from service.wire.messages import Role
+from service.wire.slots import Arena, SlotTable
 
 _MAX_DECODE_SECONDS = 600.0
-_DISCARD_ABOVE = 1 << 20
+DISCARD_ABOVE = 1 << 20
 """A body slot that held more than this gives its pages back, so that one large upload does not stay resident."""
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """An image that comes as numbers: `data` holds height x width x 3 of them, RGB, row by row."""
-
-    data: bytes | memoryview
-    kind: messages.Kind
-    height: int
-    width: int
-
-    def __len__(self) -> int:
-        """Bytes."""
-        return len(self.data)
-
-
-Image = bytes | bytearray | Tensor
-"""What a client sends for one image: an encoded file, or pixels."""
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """What a request wants, protocol aside."""
-
-    entry: Entry
-    level: Level | Choice
-    deadline: float
-    priority: int
-    options: Options
-    client: str = ""
-    """Whose request it is, for fairness between clients."""
-
-
-class Outcome(msgspec.Struct):
-    """What became of one image; times are seconds."""
-
-    result: messages.Result | None = None
-    tokens: messages.TokenMap | None = None
-    raw: tuple[messages.Raw, ...] = ()
-    refusal: Refusal | None = None
-    decode: float = 0.0
-    queue: float = 0.0
-    infer: float = 0.0
-    post: float = 0.0
-    batch: int = 0
-    closed: CloseReason | str = ""
-    level: Level | None = None
-    """At which it was served."""
-    box: tuple[float, float, float, float] | None = None
-    """Where the network's input lies in the displayed image: x0, y0, x1, y1 in its pixels."""
-    upload: float = 0.0
-    """From its admission until its body was here."""
-    decoder_wait: float = 0.0
-    """From there until a decoder had it."""
-    item: Item | None = None
-    """With the times of its way through the core."""
-    run: int = 0
-    """The batch it ran in, by number."""
-    ended: float = 0.0
-    """When that batch's results were here, by the engine's clock."""
-
-
-class Ticket(msgspec.Struct, eq=False):
-    """One admitted image under way; `outcome` is complete when `done` is."""
-
-    item: Item
-    ask: Ask
-    done: asyncio.Future[None]
-    outcome: Outcome
-    body: Image = b""
-    slot: Slot | None = None
-    body_slot: int = -1
-    geometry: Geometry | None = None
-    busy: bool = False
-    """Another process may touch the pixel slot, so it cannot be handed out again."""
 
 
 def check(message: messages.FromDecoder, limits: Limits) -> None:
@@ -170,11 +96,12 @@ class Engine:
         """Requests can be answered now."""
         return self._core.ready(self.late)
 
-    def admit(self, ask: Ask) -> Ticket:
-        """Take one image in before its body is read. Raises Refusal."""
+    def admit(self, ask: Ask, done: Done | None = None) -> Ticket:
+        """Take one image in before its body is read. `done` stands in for a future of the event loop. Raises
+        Refusal."""
         lane = self._lane(ask.entry, ask.level)
         item = self._core.admit(self.clock(), next(self._ids), lane, ask.deadline, ask.priority, ask.client)
-        ticket = Ticket(item, ask, asyncio.get_running_loop().create_future(), Outcome(item=item))
+        ticket = Ticket(item, ask, done or asyncio.get_running_loop().create_future(), Outcome(item=item))
         self._tickets[item.id] = ticket
         self._act()
         return ticket
@@ -187,7 +114,7 @@ class Engine:
         self._core.demand(lane, entry.lane(entry.highest), entry.share(wanted))
         return lane
 
-    def submit(self, ticket: Ticket, body: Image) -> None:
+    def submit(self, ticket: Ticket, body: Image | Stored) -> None:
         """Hand in the body of an admitted image; when `ticket.done` is done, `ticket.outcome` is complete."""
         ticket.body = body
         self._core.submit(self.clock(), ticket.item)
@@ -256,8 +183,7 @@ class Engine:
 
     def _lost_decoder(self, index: int) -> None:
         for ticket in self._decoding.pop(index, {}).values():
-            self._discard(ticket)
-            ticket.busy = False
+            self._was_read(ticket)
             self._release(ticket)
         self._core.decoder_down(self.clock(), index)
         self._act()
@@ -275,9 +201,9 @@ class Engine:
         if ticket is None:
             return
         now = self.clock()
-        self._discard(ticket)
-        self._free_bodies[index].append(ticket.body_slot)
-        ticket.busy = False
+        if not isinstance(ticket.body, Stored):
+            self._free_bodies[index].append(ticket.body_slot)
+        self._was_read(ticket)
         if isinstance(message, messages.Heavy):
             if ticket.item.heavy:
                 raise WireError("an image was given back twice")
@@ -297,8 +223,13 @@ class Engine:
         self._release(ticket)
         self._act()
 
-    def _discard(self, ticket: Ticket) -> None:
-        if len(ticket.body) > _DISCARD_ABOVE:
+    def _was_read(self, ticket: Ticket) -> None:
+        """No decoder has the image any more."""
+        ticket.busy = False
+        if isinstance(ticket.body, Stored):
+            if ticket.read is not None:
+                ticket.read()
+        elif len(ticket.body) > DISCARD_ABOVE:
             self._bodies.discard(ticket.body_slot)
 
     def _from_worker(self, index: int, message: messages.FromWorker) -> None:
@@ -383,18 +314,17 @@ class Engine:
         if ticket.slot is None:
             # Cannot happen while the arena holds a slot for every item that may be in flight or in a process.
             raise RuntimeError("no free pixel slot")
-        ticket.body_slot = self._free_bodies[action.decoder].pop()
         ticket.busy = True
         self._decoding[action.decoder][action.item.id] = ticket
-        body, size = ticket.body, len(ticket.body)
-        shape = messages.Shape(body.kind, body.height, body.width) if isinstance(body, Tensor) else None
-        self._bodies.view(ticket.body_slot)[:size] = body.data if isinstance(body, Tensor) else body
+        body = ticket.body
+        if not isinstance(body, Stored):
+            body = store(self._bodies, self._free_bodies[action.decoder].pop(), body)
+        ticket.body_slot = body.slot
+        fitting, pixels = ticket.ask.entry.fitting, ticket.slot.index
         self._pool.send(
             "decoder",
             action.decoder,
-            messages.Decode(
-                action.item.id, ticket.body_slot, size, ticket.slot.index, ticket.ask.entry.fitting, action.limit, shape
-            ),
+            messages.Decode(action.item.id, body.slot, body.size, pixels, fitting, action.limit, body.shape),
         )
 
     def _start_run(self, action: StartRun) -> None:
@@ -408,6 +338,7 @@ class Engine:
             ticket.outcome.closed = action.reason
             ticket.outcome.run = action.batch
             ticket.outcome.level = ticket.ask.entry.served(ticket.ask.level, action.lane)
+            ticket.outcome.lane = action.lane.level
             ticket.outcome.upload = ticket.item.submitted_at - ticket.item.admitted_at
             ticket.outcome.decoder_wait = ticket.item.decode_at - ticket.item.submitted_at
             if ticket.slot is None or ticket.geometry is None:
