@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from service.core.levels import Choice, Level
+from service.core.queue import State
 from service.dispatcher.catalogue import Catalogue, Entry
 from service.dispatcher.counting import Counting
 from service.dispatcher.engine import Engine
@@ -45,6 +46,8 @@ LOOK_SECONDS = 0.1
 REPORT_SECONDS = 0.5
 """What gateways get to say what they counted, when somebody scrapes, or to take in what is served."""
 _TURN = 0.002
+_MOMENT = 0.001
+"""How long it is waited for the body of an image before its gateway is told that it may come in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -226,14 +229,14 @@ class Gateways:
             return
         gateway.tickets[message.id] = ticket
         notice.add_done_callback(lambda _: self._answer(gateway, message.id, ticket))
-        # Told at the end of the turn: most bodies are right behind.
+        # Told a moment later: most bodies are right behind.
         if not gateway.admitted:
-            asyncio.get_running_loop().call_soon(self._tell_admitted, gateway)
+            asyncio.get_running_loop().call_later(_MOMENT, self._tell_admitted, gateway)
         gateway.admitted.append(message.id)
 
     def _tell_admitted(self, gateway: _Gateway) -> None:
-        waiting = [number for number in gateway.admitted if number in gateway.tickets]
-        waiting = [number for number in waiting if not gateway.tickets[number].body]
+        asked = ((number, gateway.tickets.get(number)) for number in gateway.admitted)
+        waiting = [number for number, ticket in asked if ticket is not None and ticket.item.state is State.ADMITTED]
         gateway.admitted.clear()
         if waiting:
             self._send(gateway, messages.Admitted(waiting))

@@ -23,6 +23,9 @@ from service.gateway.serving import Gateway, Serving, Speech
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _encoder = msgspec.json.Encoder()
+AHEAD = 1 << 17
+"""Bytes of a body that are taken before it is known whether it is admitted; the system takes as many from a client
+before anybody asks for them. Most bodies are no longer, and then that costs them no time."""
 _Found = TypeVar("_Found")
 
 
@@ -37,13 +40,15 @@ class Call:
     What other protocols do differently they say in `_enter`, `_read`, `_answer` and `_status`.
     """
 
-    __slots__ = ("_exchange", "_gateway", "_serving", "_share", "_upload")
+    __slots__ = ("_exchange", "_gateway", "_paused", "_serving", "_share", "_upload")
 
     def __init__(self, gateway: Gateway, exchange: Exchange, task: str, protocol: Speech = "http") -> None:
         self._gateway = gateway
         self._exchange = exchange
         self._share = gateway.budget.share()
         self._upload: body.Upload | None = None
+        self._paused = False
+        """No more of the body is read before it is known whether it is admitted."""
         self._serving = Serving(gateway, task, protocol, request_id(exchange.header(b"x-request-id")))
 
     # -- from the connection -----------------------------------------------------------------------------------
@@ -59,7 +64,6 @@ class Call:
             self._enter()
             if serving.undecided:
                 serving.decided = self._decided
-                asyncio.get_running_loop().call_soon(self._wait)
             else:
                 exchange.send_on()
         except Exception as error:
@@ -70,6 +74,9 @@ class Call:
         if self._upload is not None:
             try:
                 self._upload.add(data)
+                if self._serving.undecided and self._share.held > AHEAD and not self._paused:
+                    self._paused = True
+                    self._exchange.pause()
             except Exception as error:
                 self._fail(error)
 
@@ -101,14 +108,10 @@ class Call:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _wait(self) -> None:
-        """Take no more of a body while it is not known whether it is admitted. Most are here as soon as their heads."""
-        if self._serving.undecided and self._upload is not None:
-            self._exchange.pause()
-
     def _decided(self, refusal: Refusal | None) -> None:
         """It is known now."""
-        if self._upload is not None:
+        if self._paused:
+            self._paused = False
             self._exchange.resume()
         if refusal is None:
             self._exchange.send_on()

@@ -147,6 +147,22 @@ def test_who_waits_to_be_told_is_told(service: Service) -> None:
     assert asyncio.run(scenario()) == (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n")
 
 
+def test_a_body_that_comes_after_its_head_is_taken_whole(service: Service) -> None:
+    """Larger than what is read before it is known whether it is admitted."""
+    body = PHOTO + bytes(3_000_000)
+    want = service.request("POST", "/classify", PHOTO).json()["predictions"]
+    head = b"POST /classify HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async def scenario() -> list[Reply]:
+        connections = [Connection(service.port) for _ in range(4)]
+        replies = await asyncio.gather(*(one.send(head + body) for one in connections))
+        await asyncio.gather(*(one.close() for one in connections))
+        return replies
+
+    for reply in asyncio.run(scenario()):
+        assert (reply.status, reply.json()["predictions"]) == (200, want)
+
+
 def test_one_image_too_many_refuses_the_request_as_a_whole(tmp_path: Path) -> None:
     """As with one gateway: what is admitted only after its siblings came is refused with them."""
     with Service(tmp_path, *GATEWAYS, "--in-flight", "4") as service:
