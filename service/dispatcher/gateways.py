@@ -46,8 +46,6 @@ LOOK_SECONDS = 0.1
 REPORT_SECONDS = 0.5
 """What gateways get to say what they counted, when somebody scrapes, or to take in what is served."""
 _TURN = 0.002
-_MOMENT = 0.001
-"""How long it is waited for the body of an image before its gateway is told that it may come in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -229,9 +227,9 @@ class Gateways:
             return
         gateway.tickets[message.id] = ticket
         notice.add_done_callback(lambda _: self._answer(gateway, message.id, ticket))
-        # Told a moment later: most bodies are right behind.
+        # Told at the end of the turn: most bodies are right behind.
         if not gateway.admitted:
-            asyncio.get_running_loop().call_later(_MOMENT, self._tell_admitted, gateway)
+            asyncio.get_running_loop().call_soon(self._tell_admitted, gateway)
         gateway.admitted.append(message.id)
 
     def _tell_admitted(self, gateway: _Gateway) -> None:

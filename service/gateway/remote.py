@@ -26,8 +26,11 @@ from service.wire import messages
 from service.wire.messages import Admit, Answered, Role, Submit, ToGateway
 from service.wire.slots import Arena
 
-KEPT_SLOTS = 16
-"""Body slots that keep their pages: those beyond are used in a rush alone, and give them back."""
+_KEPT = ((16, DISCARD_ABOVE), (128, 1 << 17), (1 << 30, 0))
+"""How many bytes a body slot may keep when it is free, by how many there are before it: those far behind are used in a
+rush alone, and give their pages back."""
+_MOMENT = 0.001
+"""How long an image waits for its body before its admission is asked for apart: most come in one message."""
 _SWEEP_SECONDS = 0.1
 _STRIKES = 2
 """Dispatchers that died while they had an image, after which it is taken to be the reason."""
@@ -60,7 +63,11 @@ class RemoteEngine:
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._free = [*reversed(slots)]
-        self._kept = slots.start + KEPT_SLOTS
+        self._first = slots.start
+        self._unasked: dict[int, Ticket] = {}
+        """Images whose admission is not asked for yet."""
+        self._asking = False
+        """It will be in a moment."""
         self._waiting: deque[Ticket] = deque()
         """Bodies for which there was no slot."""
         self._read: dict[int, Stored] = {}
@@ -100,7 +107,10 @@ class RemoteEngine:
         done = asyncio.get_running_loop().create_future()
         ticket = self._tickets[item.id] = Ticket(item, ask, done, Outcome(item=item), pending=True)
         if self._open:
-            self.send(_admit(ticket))
+            self._unasked[item.id] = ticket
+            if not self._asking:
+                self._asking = True
+                asyncio.get_running_loop().call_later(_MOMENT, self._ask)
         return ticket
 
     def submit(self, ticket: Ticket, body: Image) -> None:
@@ -111,7 +121,7 @@ class RemoteEngine:
 
     def cancel(self, ticket: Ticket) -> None:
         """The client went away: the image is dropped wherever it is."""
-        if self._open:
+        if self._open and self._unasked.pop(ticket.item.id, None) is None:
             self.send(messages.Cancel(ticket.item.id))
         else:
             self._refuse(ticket, Refusal("client_closed_request", "the client closed the connection"))
@@ -161,6 +171,7 @@ class RemoteEngine:
             for ticket in self._tickets.values():
                 ticket.item.strikes += 1
         self._there = self._open = self._ready = False
+        self._unasked.clear()
         loop = asyncio.get_running_loop()
         while self._read:
             loop.call_later(self._decode_seconds, self._give, self._read.popitem()[1])
@@ -175,6 +186,13 @@ class RemoteEngine:
         for ticket in [ticket for ticket in self._tickets.values() if ticket.item.deadline <= now]:
             self._refuse(ticket, Refusal("deadline_exceeded", "not answered before the deadline"))
         asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _ask(self) -> None:
+        """Ask for admission where the body is still to come."""
+        self._asking = False
+        for ticket in self._unasked.values():
+            self.send(_admit(ticket))
+        self._unasked.clear()
 
     def _hand_in_again(self) -> None:
         for ticket in [*self._tickets.values()]:
@@ -239,12 +257,15 @@ class RemoteEngine:
             self._waiting.append(ticket)
             return
         ticket.body = store(self._bodies, self._free.pop(), ticket.body)
+        if self._unasked.pop(ticket.item.id, None) is not None:
+            self.send(_admit(ticket))
         if self._open:
             self.send(_submit(ticket, ticket.body))
 
     def _give(self, stored: Stored) -> None:
         """A slot is free."""
-        if stored.size > DISCARD_ABOVE or stored.slot >= self._kept:
+        before = stored.slot - self._first
+        if stored.size > next(most for count, most in _KEPT if before < count):
             self._bodies.discard(stored.slot)
         self._free.append(stored.slot)
         while self._waiting and self._free:
