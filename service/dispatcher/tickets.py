@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -114,12 +115,17 @@ class Notice:
     def set_result(self, result: None, /) -> None:
         """It happens now."""
         self._done = True
-        if self._then is not None:
-            self._then(self)
+        # Whoever is told holds the ticket, and the ticket this: a circle, which would be the collector's to find.
+        then, self._then = self._then, None
+        if then is not None:
+            then(self)
 
     def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
-        """Call this when it happens; it has not yet, and nobody else is to be told."""
-        self._then = fn
+        """Call this when it happens, or soon if it has; nobody else is to be told."""
+        if self._done:
+            asyncio.get_running_loop().call_soon(fn, self)
+        else:
+            self._then = fn
 
 
 class Ticket(msgspec.Struct, eq=False):

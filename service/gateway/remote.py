@@ -20,7 +20,7 @@ from service.core.queue import Item, LaneKey
 from service.dispatcher.engine import DISCARD_ABOVE
 from service.dispatcher.pool import Pool
 from service.dispatcher.statistics import Statistics
-from service.dispatcher.tickets import Ask, Image, Outcome, Stored, Ticket, store
+from service.dispatcher.tickets import Ask, Image, Notice, Outcome, Stored, Ticket, store
 from service.errors import Refusal
 from service.wire import messages
 from service.wire.messages import Admit, Answered, Role, Submit, ToGateway
@@ -29,8 +29,6 @@ from service.wire.slots import Arena
 _KEPT = ((16, DISCARD_ABOVE), (128, 1 << 17), (1 << 30, 0))
 """How many bytes a body slot may keep when it is free, by how many there are before it: those far behind are used in a
 rush alone, and give their pages back."""
-_MOMENT = 0.001
-"""How long an image waits for its body before its admission is asked for apart: most come in one message."""
 _SWEEP_SECONDS = 0.1
 _STRIKES = 2
 """Dispatchers that died while they had an image, after which it is taken to be the reason."""
@@ -67,7 +65,7 @@ class RemoteEngine:
         self._unasked: dict[int, Ticket] = {}
         """Images whose admission is not asked for yet."""
         self._asking = False
-        """It will be in a moment."""
+        """It will be at the end of the next turn of the event loop."""
         self._waiting: deque[Ticket] = deque()
         """Bodies for which there was no slot."""
         self._read: dict[int, Stored] = {}
@@ -104,13 +102,12 @@ class RemoteEngine:
             raise Refusal("overloaded", "too many requests in flight", retry_after=1.0)
         level = ask.level.least if isinstance(ask.level, Choice) else ask.level
         item = Item(next(self._ids), ask.entry.lane(level), ask.deadline, ask.priority, self.clock(), ask.client)
-        done = asyncio.get_running_loop().create_future()
-        ticket = self._tickets[item.id] = Ticket(item, ask, done, Outcome(item=item), pending=True)
+        ticket = self._tickets[item.id] = Ticket(item, ask, Notice(), Outcome(item=item), pending=True)
         if self._open:
             self._unasked[item.id] = ticket
             if not self._asking:
                 self._asking = True
-                asyncio.get_running_loop().call_later(_MOMENT, self._ask)
+                asyncio.get_running_loop().call_soon(self._ask_soon)
         return ticket
 
     def submit(self, ticket: Ticket, body: Image) -> None:
@@ -187,6 +184,10 @@ class RemoteEngine:
             self._refuse(ticket, Refusal("deadline_exceeded", "not answered before the deadline"))
         asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
+    def _ask_soon(self) -> None:
+        """Once more is read of what is there already: most bodies are, and go in one message with their heads."""
+        asyncio.get_running_loop().call_soon(self._ask)
+
     def _ask(self) -> None:
         """Ask for admission where the body is still to come."""
         self._asking = False
@@ -237,15 +238,17 @@ class RemoteEngine:
             else:
                 self._give(body)
         ticket.outcome.refusal = refusal
-        ticket.done.set_result(None)
         self._decided(ticket, refusal if outside else None)
+        # Last, for whoever is told goes on to what comes next.
+        ticket.done.set_result(None)
 
     def _decided(self, ticket: Ticket, refusal: Refusal | None) -> None:
         """Whether an image is admitted is known."""
         if ticket.pending:
             ticket.pending = False
-            if ticket.verdict is not None:
-                ticket.verdict(refusal)
+            verdict, ticket.verdict = ticket.verdict, None
+            if verdict is not None:
+                verdict(refusal)
 
     # -- bodies ------------------------------------------------------------------------------------------------
 
