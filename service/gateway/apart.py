@@ -62,7 +62,7 @@ class Apart:
     async def connected(self) -> None:
         """Where another gateway was before: until the dispatcher is there, for a moment. Whoever connects waits."""
         until = self.engine.clock() + _CONNECT_SECONDS
-        while self._again and not self.engine.there() and self.engine.clock() < until:
+        while self._again and not self.engine.there() and self.engine.clock() < until and not self.leaving():
             await asyncio.sleep(_TURN)
 
     async def attach(self, message: Attach, descriptor: int) -> None:

@@ -105,7 +105,8 @@ class Process:
         gateway.drain.begin(gateway.engine.clock(), grace)
         self._here.leave()
         log.event("draining", grace=grace, in_flight=gateway.engine.in_flight)
-        while gateway.drain.phase(gateway.engine.clock()) == "leaving":
+        # A gateway that has just been started may be told before its port is open, and whoever waits there is heard.
+        while gateway.drain.phase(gateway.engine.clock()) == "leaving" or not self._server.started:
             await asyncio.sleep(_TURN)
         if self._rpc is not None:
             self._spawn(self._rpc.stop(gateway.config.limits.max_timeout_ms / 1000 + 1))

@@ -151,6 +151,15 @@ def test_sigterm_under_load_loses_nothing_of_either(tmp_path: Path) -> None:
         assert service.process is not None and service.process.wait(20) == 0
 
 
+def test_sigterm_reaches_a_gateway_that_is_just_starting(tmp_path: Path) -> None:
+    service = Service(tmp_path, *GATEWAYS)
+    with service:
+        for gateway in service.pids("gateway"):
+            os.kill(gateway, signal.SIGKILL)
+        asyncio.run(until(lambda: len(service.pids("gateway")) == 2, 5.0))
+        assert service.stop() == 0
+
+
 def test_a_stopped_dispatcher_is_replaced(tmp_path: Path, full: bool) -> None:
     if not full:
         pytest.skip("at full length alone: a loop that stands still is waited for")
