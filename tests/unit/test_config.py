@@ -176,13 +176,12 @@ def test_a_quota_on_cpus_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.defaults(HOME)["decoders"] == 8
 
 
-@pytest.mark.parametrize(("cpus", "gpu", "gateways"), [(64, False, 1), (8, True, 1), (16, True, 2), (256, True, 4)])
+@pytest.mark.parametrize(("cpus", "devices", "gateways"), [(64, "cpu", 1), (8, "cuda:0", 1), (16, "cuda:0", 2)])
 def test_gateways_are_several_where_a_gpu_can_be_fed(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, gpu: bool, gateways: int
+    monkeypatch: pytest.MonkeyPatch, cpus: int, devices: str, gateways: int
 ) -> None:
     monkeypatch.setattr(config, "_cpus", lambda: cpus)
-    monkeypatch.setattr(config, "_has_gpu", lambda: gpu)
-    assert config.defaults(HOME)["gateways"] == gateways
+    assert config.load({"devices": devices}, HOME).gateways == gateways
 
 
 def test_one_of_several_gateways_has_its_part_of_what_is_limited_over_all() -> None:
