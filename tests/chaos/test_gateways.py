@@ -59,8 +59,8 @@ def test_a_killed_gateway_takes_its_own_clients_alone(tmp_path: Path, full: bool
         assert tally.sent == sum(tally.outcomes.values()), "every request was answered once, or its connection closed"
         assert tally.wrong == 0
         assert tally.outcomes.keys() <= {"200", "ConnectionError", "ConnectionResetError"}, tally.outcomes
-        assert tally.errors <= len(downtimes) * CONNECTIONS
-        assert len(downtimes) >= 2
+        assert tally.errors <= max(len(downtimes), 1) * CONNECTIONS
+        assert downtimes, "one was killed and its place is filled"
         assert {role: service.pids(role) for role in others} == others
 
 
