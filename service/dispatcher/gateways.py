@@ -115,7 +115,7 @@ class Gateways:
 
     async def attach(self, index: int, descriptor: int) -> None:
         """A gateway is ready, and this is its channel."""
-        await self._pool.attach("gateway", index, descriptor, self._hear, self._lost)
+        await self._pool.attach("gateway", index, descriptor, self._hear, self._lost, self._heard_all)
         gateway = self._there[index] = _Gateway(index)
         if len(self._there) >= self._awaited:
             self._awaited = 0
@@ -187,6 +187,11 @@ class Gateways:
         if gateway is not None:
             self._heard[type(message)](gateway, message)
 
+    def _heard_all(self, index: int) -> None:
+        gateway = self._there.get(index)
+        if gateway is not None and gateway.admitted:
+            self._tell_admitted(gateway)
+
     def _cancel(self, gateway: _Gateway, message: Cancel) -> None:
         ticket = gateway.tickets.get(message.id)
         if ticket is not None:
@@ -227,9 +232,7 @@ class Gateways:
             return
         gateway.tickets[message.id] = ticket
         notice.add_done_callback(lambda _: self._answer(gateway, message.id, ticket))
-        # Told at the end of the turn: most bodies are right behind.
-        if not gateway.admitted:
-            asyncio.get_running_loop().call_soon(self._tell_admitted, gateway)
+        # Told once all that came with it is taken: most bodies are right behind.
         gateway.admitted.append(message.id)
 
     def _tell_admitted(self, gateway: _Gateway) -> None:

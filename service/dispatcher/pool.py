@@ -23,6 +23,8 @@ _TYPES: dict[str, Any] = {
 OnMessage = Callable[[int, Any], None]
 """Takes a message of peer `index`; raises WireError when it is not what that peer may say."""
 OnLost = Callable[[int], None]
+OnRead = Callable[[int], None]
+"""Told when all that came at once has been taken."""
 OnCut = Callable[[Role, int], None]
 
 _MAX_FRAME = {"decoder": 1 << 16, "worker": MAX_FRAME, "gateway": 1 << 20, "dispatcher": MAX_FRAME}
@@ -32,12 +34,15 @@ _MAX_FRAME = {"decoder": 1 << 16, "worker": MAX_FRAME, "gateway": 1 << 20, "disp
 class Peer(asyncio.Protocol):
     """One data channel: whole messages in, whole messages out, and one notice when it ends."""
 
-    def __init__(self, role: Role, index: int, on_message: OnMessage, on_lost: OnLost, on_cut: OnCut) -> None:
+    def __init__(
+        self, role: Role, index: int, on_message: OnMessage, on_lost: OnLost, on_cut: OnCut, on_read: OnRead | None
+    ) -> None:
         self._role = role
         self._index = index
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_cut = on_cut
+        self._on_read = on_read
         self._splitter: Splitter[Any] = Splitter(_TYPES[role], _MAX_FRAME[role])
         self._transport: asyncio.WriteTransport | None = None
 
@@ -50,6 +55,8 @@ class Peer(asyncio.Protocol):
         try:
             for message in self._splitter.feed(data):
                 self._on_message(self._index, message)
+            if self._on_read is not None:
+                self._on_read(self._index)
         except Exception as error:
             # Not WireError alone: a bug of ours here must not leave a peer that nobody talks to any more.
             trace = log.frames(error)
@@ -79,7 +86,15 @@ class Pool:
         self._on_cut = on_cut
         self._peers: dict[tuple[Role, int], Peer] = {}
 
-    async def attach(self, role: Role, index: int, descriptor: int, on_message: OnMessage, on_lost: OnLost) -> None:
+    async def attach(
+        self,
+        role: Role,
+        index: int,
+        descriptor: int,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        on_read: OnRead | None = None,
+    ) -> None:
         """Take over one end of a new data channel."""
 
         def lost(number: int) -> None:
@@ -87,7 +102,7 @@ class Pool:
                 del self._peers[role, number]
                 on_lost(number)
 
-        peer = Peer(role, index, on_message, lost, self._on_cut)
+        peer = Peer(role, index, on_message, lost, self._on_cut, on_read)
         sock = socket.socket(fileno=descriptor)
         sock.setblocking(False)
         former = self._peers.get((role, index))
