@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of results (default .cache/gpu, or .cache/gpu-small)")
     parser.add_argument("--device", help="default: cuda:0 where there is a GPU, else cpu")
     parser.add_argument("--backend", default="auto", help="what serves (default: the fastest that agrees)")
+    parser.add_argument("--serve", default="", help="more flags for `squint serve`, such as '--decoders 12'")
     parser.add_argument("--small", action="store_true", help="tiny networks, seconds: to test the script itself")
     parser.add_argument("--fresh", action="store_true", help="repeat steps that are done")
     parser.add_argument("--only", nargs="*", choices=[step.name for step in STEPS], help="these steps alone")
@@ -26,7 +27,7 @@ def main() -> int:
     if device == "cpu" and not options.small:
         print("gpu-check: no GPU is here (NVIDIA's driver does not answer); --small tests the script on a CPU")
         return 1
-    settings = Settings(str(out.resolve()), device, options.backend, options.small)
+    settings = Settings(str(out.resolve()), device, options.backend, options.small, tuple(options.serve.split()))
     settings.folder.mkdir(parents=True, exist_ok=True)
     steps = [step for step in STEPS if not options.only or step.name in options.only]
     known = {step.name: found for step in STEPS if (found := runner.kept(settings, step))}

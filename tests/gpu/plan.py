@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True):
     device: str
     backend: str
     small: bool = False
+    serve: tuple[str, ...] = ()
+    """Further flags for `squint serve`."""
 
     @property
     def folder(self) -> Path:

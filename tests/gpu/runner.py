@@ -35,7 +35,7 @@ def identity(settings: Settings) -> str:
     """What results depend on, in one word."""
     told = _git("rev-parse", "HEAD") + _git("diff", "HEAD")
     devices = [device.make for device in nvidia.devices()]
-    parts = [told, settings.device, settings.backend, f"{settings.small}", *devices, sys.version]
+    parts = [told, settings.device, settings.backend, f"{settings.small}", *settings.serve, *devices, sys.version]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

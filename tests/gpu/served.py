@@ -30,6 +30,7 @@ BATCHES = 2
 """Batches that a closed loop keeps waiting besides the one that runs."""
 DEADLINE_BATCHES = 10.0
 """The deadline under overload, in times of the largest batch."""
+START_SECONDS = 1800.0
 ROLES = ("gateway", "dispatcher", "decoder", "worker")
 
 
@@ -55,20 +56,13 @@ def measure(network: Network, settings: Settings, data: dict[str, Any], saved: C
     a, b = timings["full"]
     largest = 64 if settings.device.startswith("cuda") else 1
     batch_seconds = a + b * largest
-    flags = ["--models", str(settings.zoo), "--backend", engine.chosen.partition("/")[0], "--devices", settings.device]
-    flags += [
-        "--grpc-port",
-        "off",
-        "--log-level",
-        "warning",
-        "--in-flight",
-        "4096",
-        "--max-connections-per-address",
-        "4096",
-    ]
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), *flags, "--cache-dir", str(settings.folder / "cache"), fake=False)
-        with service:
+        (Path(folder) / "zoo").mkdir()
+        (Path(folder) / "zoo" / network.name).symlink_to(directory.parent.resolve())
+        service = Service(Path(folder), *flags(settings, Path(folder) / "zoo"), fake=False)
+        service.start()
+        try:
+            service.wait_ready(START_SECONDS)
             load = Load(service, network.name, settings.seconds)
             closed = largest * (1 + BATCHES) * 2
             data["capacity"] = capacity = load.told("full", closed=closed)
@@ -83,15 +77,27 @@ def measure(network: Network, settings: Settings, data: dict[str, Any], saved: C
                 data[f"twice_{kind}"] = load.told(kind, rate=2 * capacity["answered"], deadline=deadline)
                 data[f"twice_{kind}"]["of_capacity"] = round(data[f"twice_{kind}"]["goodput"] / capacity["answered"], 4)
                 saved()
+        finally:
+            service.stop()
+
+
+def flags(settings: Settings, zoo: Path) -> list[str]:
+    """Of a service that finds the backend chosen as for the bare engine, with the same threads."""
+    given = ["--models", str(zoo), "--backend", settings.backend, "--devices", settings.device]
+    given += ["--cache-dir", str(settings.folder / "cache"), "--threads", f"{variants.ENGINES}"]
+    given += ["--grpc-port", "off", "--log-level", "warning"]
+    given += ["--in-flight", "4096", "--max-connections-per-address", "4096"]
+    return [*given, *settings.serve]
 
 
 def bare(settings: Settings, directory: Path) -> Report:
     """What the service itself measures when it chooses, with nothing beside it. Raises ConfigError."""
     cache = settings.folder / "cache"
     cache.mkdir(exist_ok=True)
-    engines = variants.ENGINES if settings.device.startswith("cuda") else 2
     described = manifest.load(directory)
-    return choose(directory, described, settings.backend, engines=engines, cache_dir=str(cache), device=settings.device)
+    return choose(
+        directory, described, settings.backend, engines=variants.ENGINES, cache_dir=str(cache), device=settings.device
+    )
 
 
 class Load:

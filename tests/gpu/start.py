@@ -27,7 +27,7 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     data: dict[str, Any] = {"models": [*shipped, first]}
     flags = ["--models", str(variants.SHIPPED), "--models", str(chosen / "zoo")]
     flags += ["--backend", settings.backend, "--devices", settings.device, "--load-seconds", str(FIRST_SECONDS)]
-    flags += ["--grpc-port", "off"]
+    flags += ["--grpc-port", "off", *settings.serve]
     seconds = []
     for number in range(1 + (1 if settings.small else ROUNDS)):
         taken, told = started(chosen, flags)
