@@ -95,6 +95,10 @@ class Backend(ABC):
         thread was given before."""
         return np.empty((items, *self._shape), np.uint8)
 
+    def seconds(self, wall: float) -> float:
+        """Of the calling thread's last run, which took `wall` seconds, those without waiting for other runs."""
+        return wall
+
     def prepared(self, level: str) -> bool:
         """Whether a run at this level, which the model has, can begin at once; otherwise the first one compiles."""
         return True

@@ -226,6 +226,10 @@ class OnDevice(Backend):
         """Memory that is quick to upload."""
         return self._pipeline.staging(items) if items <= BUCKETS[-1] else super().staging(items)
 
+    def seconds(self, wall: float) -> float:
+        """What the device computed."""
+        return self._pipeline.seconds()
+
     def prepared(self, level: str) -> bool:
         """Whether its graph has been captured."""
         inputs = self._inputs(level)
@@ -241,6 +245,7 @@ class OnDevice(Backend):
 
     def _any_level(self, images: Images, inputs: Inputs) -> Outputs:
         outputs: Outputs = {}
+        self._pipeline.begin()
 
         def step() -> None:
             if self._general is None:

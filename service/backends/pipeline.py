@@ -15,6 +15,7 @@ import math
 import mmap
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -135,10 +136,20 @@ class Pipeline(Generic[Place]):
     def run(self, images: Images, inputs: Inputs) -> Outputs:
         """Run uint8 images [B, H, W, 3] at a level: outputs by name. More than fit the largest size run in parts."""
         largest = BUCKETS[-1]
+        self.begin()
         parts = [self._batch(images[at : at + largest], inputs) for at in range(0, len(images), largest)]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def begin(self) -> None:
+        """The calling thread begins another run."""
+        self._own.seconds = 0.0
+
+    def seconds(self) -> float:
+        """How long the device computed for the calling thread's last run."""
+        taken: float = getattr(self._own, "seconds", 0.0)
+        return taken
 
     def prepared(self, inputs: Inputs) -> bool:
         """Whether the smallest batch at this level can begin at once."""
@@ -174,12 +185,16 @@ class Pipeline(Generic[Place]):
 
     def on_thread(self, step: Callable[[], None]) -> None:
         """Have something else done between two batches, as a use of the device."""
+        began: list[float] = []
 
         def used() -> None:
             with _gate.using():
+                began.append(time.monotonic())
                 step()
+                began.append(time.monotonic())
 
         self._on_thread(used)
+        self._own.seconds = self.seconds() + began[1] - began[0]
 
     def _free(self, inputs: Inputs, size: int) -> queue.SimpleQueue[Place]:
         """The places for this level and size that no batch is in."""

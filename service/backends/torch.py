@@ -12,6 +12,7 @@ layers. On a GPU every compiled network is recorded as a CUDA graph.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -208,6 +209,8 @@ class Recorded:
         self.outputs = step.outputs
         self._step, self._images = step, images
         self._lock = threading.Lock()
+        self.own = threading.local()
+        """`seconds` of the calling thread's last run, without waiting for others."""
         self._graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -220,9 +223,12 @@ class Recorded:
 
     def __call__(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
         with self._lock:
+            begin = time.monotonic()
             self._images.copy_(images)
             self._graph.replay()
-            return [answer.cpu() for answer in self._answers]
+            answers = [answer.cpu() for answer in self._answers]
+            self.own.seconds = time.monotonic() - begin
+        return answers
 
 
 class Torch(Backend):
@@ -235,7 +241,12 @@ class Torch(Backend):
         self._steps = steps
         self._thread = threading.local()
 
+    def seconds(self, wall: float) -> float:
+        """On a GPU, which runs share, those that this one had it to itself."""
+        return getattr(self._thread, "seconds", 0.0) or wall
+
     def _run(self, images: Images, inputs: Inputs) -> Outputs:
+        self._thread.seconds = 0.0
         if not hasattr(self._thread, "alone"):
             torch.set_num_threads(1)  # OpenMP keeps that for each thread
             self._network.be_there()
@@ -258,6 +269,8 @@ class Torch(Backend):
         for part, size in pieces(len(images), list(steps)):
             step, chosen = steps[size], images[part]
             values = step(self._batch(chosen, size))
+            if isinstance(step, Recorded):
+                self._thread.seconds += step.own.seconds
             found.append(
                 {name: value.cpu().numpy()[: len(chosen)] for name, value in zip(step.outputs, values, strict=True)}
             )

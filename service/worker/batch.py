@@ -75,7 +75,7 @@ class Bench:
             try:
                 outputs = model.backend.run(images, run.level)
             except BackendError as error:
-                infer += time.monotonic() - before
+                infer += model.backend.seconds(time.monotonic() - before)
                 works, images = _without_guilty(error, works, images, answers)
                 guard.run(timing, len(works))
                 continue
@@ -84,7 +84,7 @@ class Bench:
             for number, work in enumerate(works):
                 guard.result()
                 answers.append(_result(model, work, outputs, number))
-            infer += ran - before
+            infer += model.backend.seconds(ran - before)
             post = time.monotonic() - ran
             break
         return Ran(run.batch, answers, infer, post)

@@ -139,6 +139,33 @@ def test_the_next_batch_is_uploaded_and_the_last_downloaded_while_one_computes()
     pipeline.close()
 
 
+class Slow(Adder):
+    """Computes for a while."""
+
+    def compute(self, place: Place) -> None:
+        time.sleep(0.02)
+        super().compute(place)
+
+
+def test_a_run_tells_what_the_device_took_for_it_and_not_how_long_it_waited() -> None:
+    pipeline = Pipeline(Slow(), SHAPE)
+    together = threading.Barrier(DEPTH)
+
+    def run(seed: int) -> tuple[float, float]:
+        together.wait(WAIT)
+        begin = time.monotonic()
+        pipeline.run(images(1, seed), LEVEL)
+        return pipeline.seconds(), time.monotonic() - begin
+
+    pipeline.prepare(LEVEL, 1)
+    with ThreadPoolExecutor(DEPTH) as pool:
+        found = list(pool.map(run, range(DEPTH)))
+    assert all(0.02 <= own <= whole for own, whole in found)
+    # Who came last waited for all before.
+    assert max(whole - own for own, whole in found) >= 0.02 * (DEPTH - 1)
+    pipeline.close()
+
+
 def test_a_place_is_free_again_after_a_failure() -> None:
     device = Adder()
     pipeline = Pipeline(device, SHAPE)
