@@ -27,8 +27,8 @@ from service.worker.loading import Loader, Told
 from service.worker.shelf import Shelf
 
 AHEAD = 1
-"""Batches that a device has besides the one that runs. In virtual time none of them cost a fourth of the throughput, and
-a second brought no more of it and a fifth more latency."""
+"""Batches that a device has besides the one that runs: without, it waits; a second adds nothing but latency
+(`python -m tests.bench.ahead`)."""
 FATAL_STATUS = 70
 """Exit status after a failure that has spoilt the process."""
 
