@@ -14,24 +14,30 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-TRANSPOSED = ".T"
+TRANSPOSED, RESHAPED = ".T", ".flat"
 HALF = ".half"
 
 
 def name_matrices(graph: onnx.ModelProto, model: nn.Module) -> None:
-    """Give matrices that are `model`'s, or theirs transposed, the parameter's name (and `.T`), in place."""
+    """Give weights that are `model`'s the parameter's name, in place: with `.T` what is a matrix transposed, with
+    `.flat` what has another shape."""
     known: dict[tuple[tuple[int, ...], bytes], str] = {}
+    flat: dict[tuple[int, bytes], str] = {}
     for name, parameter in model.named_parameters():
+        values = parameter.detach().numpy()
+        flat.setdefault((values.size, _digest(values)), name + RESHAPED)
         if parameter.ndim == 2:
-            values = parameter.detach().numpy()
             known[values.T.shape, _digest(values.T)] = name + TRANSPOSED
             known[values.shape, _digest(values)] = name
     taken = {tensor.name for tensor in graph.graph.initializer}
+    flat = {key: name for key, name in flat.items() if name.removesuffix(RESHAPED) not in taken}
     names: dict[str, str] = {}
     for tensor in graph.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        name = known.get((values.shape, _digest(values)), tensor.name) if values.ndim == 2 else tensor.name
+        digest = _digest(values)
+        name = known.get((values.shape, digest)) or flat.get((values.size, digest), tensor.name)
         if name not in taken:
+            taken.add(name)  # of two that are alike, one
             names[tensor.name] = tensor.name = name
     for node in _nodes(graph.graph):
         node.input[:] = [names.get(value, value) for value in node.input]
@@ -57,6 +63,10 @@ def fill(model: nn.Module, graph: onnx.ModelProto) -> set[str]:
     filled = set()
     for tensor in graph.graph.initializer:
         name, values = _named(tensor)
+        if name.endswith(RESHAPED) and name.removesuffix(RESHAPED) in parameters:
+            name = name.removesuffix(RESHAPED)
+            if values.size == parameters[name].numel():
+                values = values.reshape(parameters[name].shape)
         if name not in parameters:
             continue
         if values.shape != parameters[name].shape:

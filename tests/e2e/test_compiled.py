@@ -38,7 +38,7 @@ def test_what_was_compiled_serves_without_a_compiler_and_damage_is_reported(
     assert done.returncode == 0, done.stderr
     assert f"{MODEL}: torch/f32, full, batch of 1" in done.stderr and "agrees" in done.stdout
 
-    flags = ("--models", str(root), "--backend", "torch/f32", "--threads", "2", "--decoders", "1")
+    flags = ("--models", str(root), "--backend", "torch/f32", "--threads", "2", "--decoders", "1", "--grpc-port", "off")
     service = Service(tmp_path, *flags, fake=False)
     with monkeypatch.context() as without:
         without.setenv("PATH", str(tmp_path))  # where no compiler is

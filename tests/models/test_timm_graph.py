@@ -103,7 +103,7 @@ def test_a_model_is_brought_in_whole(tmp_path: Path) -> None:
     trunk = described.trunk
     assert trunk is not None
     assert (trunk.blocks, trunk.width, trunk.patches, trunk.prefix, trunk.merge) == (6, 64, 100, 1, True)
-    assert described.levels == [Level(name=FULL, gmacs=plan(FULL, trunk).gmacs, tokens=101)]
+    assert described.levels == [Level(name=FULL, gmacs=round(plan(FULL, trunk).gmacs, 4), tokens=101)]
     kept = load(manifest.read_file(tmp_path / "zoo" / "added" / "1", described, described.reference))
     assert kept["images"].shape == (8, 160, 160, 3)
     assert kept["logits"].shape == (8, 5)
