@@ -149,6 +149,7 @@ def sources() -> str:
     files = [file for folder in folders for file in (here / folder).glob("*.py")]
     files += [here / f"{name}.py" for name in ("ahead", "network", "precision", "restored", "served")]
     files += [here / "sources" / f"{name}.py" for name in ("pixels", "timm", "timm_graph")]
+    files.append(here / "graph" / "weights.py")
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
