@@ -328,6 +328,13 @@ SETTINGS: tuple[Setting, ...] = (
         "1; for GPUs an eighth of the CPUs, at least 1, at most 4",
     ),
     _plain(
+        "no-wide",
+        Switch(),
+        "Keep every batch to the CPU of its engine thread. Otherwise one that a worker has nothing to run beside uses "
+        "the CPUs of its idle engines too, where that was measured to make an answer sooner. Set it where others on "
+        "the machine need those CPUs more.",
+    ),
+    _plain(
         "decoders",
         Whole(1, 64),
         "Decoder processes, which turn bytes into pixels. Raise it when `decode` is the longest stage in `timing_ms`:"

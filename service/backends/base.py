@@ -40,8 +40,8 @@ class Artefact:
     """What a backend is made from: a model's manifest and the bytes of its graph, verified against it.
 
     `engines` threads will call `run` at once, each computing on one CPU, or all on `device` (`cuda:0`). `cache_dir` is
-    where compiled forms may be kept, empty for nowhere. `fake_cost_ms` is for `fake` alone: milliseconds per batch and
-    per item that it sleeps.
+    where compiled forms may be kept, empty for nowhere. `wide`: a batch may be run on the CPUs of idle engines, too,
+    where the backend knows how. `fake_cost_ms` is for `fake` alone: milliseconds per batch and per item that it sleeps.
     """
 
     manifest: Manifest
@@ -49,6 +49,7 @@ class Artefact:
     engines: int = 1
     cache_dir: str = ""
     device: str = "cpu"
+    wide: bool = False
     fake_cost_ms: tuple[float, float] = (0.0, 0.0)
 
 
@@ -68,17 +69,18 @@ class Backend(ABC):
         self._inputs = lru_cache(256)(self._worked_out)
         self._closed = False
 
-    def run(self, images: Images, level: str) -> Outputs:
+    def run(self, images: Images, level: str, *, wide: bool = False) -> Outputs:
         """Run uint8 images [B, H, W, 3], B >= 1, at a level of the manifest or an explicit one: outputs by name.
 
-        Safe to call from several threads. The outputs are the caller's own.
+        Safe to call from several threads. The outputs are the caller's own. A `wide` run uses the CPUs of idle engines
+        as well, if the backend was made for that.
         """
         if self._closed:
             raise BackendError("fatal", "the backend is closed")
         inputs = self._inputs(level)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
             raise BackendError("batch", f"expected uint8 [B, {', '.join(map(str, self._shape))}]")
-        return self._run(np.ascontiguousarray(images), inputs)
+        return self._run(np.ascontiguousarray(images), inputs, wide)
 
     def _worked_out(self, level: str) -> Inputs:
         """The graph's integer inputs for a level; none for a model without levels."""
@@ -113,7 +115,7 @@ class Backend(ABC):
             self._close()
 
     @abstractmethod
-    def _run(self, images: Images, inputs: Inputs) -> Outputs: ...
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs: ...
 
     @abstractmethod
     def _close(self) -> None: ...

@@ -31,7 +31,7 @@ COMPILING_SECONDS = 1800.0
 """The same for a variant that compiles while it is loaded, and on a GPU, where engines may have to be built."""
 GENTLENESS = 5
 """Steps by which a gentle trial is nicer than those who serve: a third of the CPU where they want all of it."""
-FORMAT = 3
+FORMAT = 4
 _BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -54,9 +54,14 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def why(self) -> str:
         """All candidates in one line: images per second, or why not."""
         return "; ".join(
-            f"{one.variant}: {one.refused or f'{one.images_per_second:.1f} images/s'}{_without(one)}"
+            f"{one.variant}: {one.refused or f'{one.images_per_second:.1f} images/s'}{_wide(one)}{_without(one)}"
             for one in self.measured
         )
+
+
+def _wide(one: Measured) -> str:
+    share = one.timings[0].wide if one.timings else 1.0
+    return f", wide in {share:.2f} of the time" if share < 1 else ""
 
 
 def _without(one: Measured) -> str:
@@ -165,7 +170,7 @@ def _read(cache_dir: str, store: str, described: Manifest, candidates: Sequence[
 
 def _covers(report: Report, levels: list[str]) -> bool:
     """Whether it says of every level how fast it is or why it is left out; the highest cannot be."""
-    timed = [timing.level for timing in report.timings if timing.a >= 0 and timing.b > 0]
+    timed = [timing.level for timing in report.timings if timing.a >= 0 and timing.b > 0 and 0 < timing.wide <= 1]
     left_out = [level for one in report.measured if one.variant == report.chosen for level in one.left_out]
     return timed[:1] == levels[:1] and sorted([*timed, *left_out]) == sorted(levels)
 

@@ -235,7 +235,7 @@ class OnDevice(Backend):
         inputs = self._inputs(level)
         return self._pipeline.prepared(inputs) if self._named_level(inputs) else self._general is not None
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         if self._named_level(inputs):
             return self._pipeline.run(images, inputs)
         return self._any_level(images, inputs)

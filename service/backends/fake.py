@@ -115,7 +115,7 @@ class Fake(Backend):
         self._broken = False
         self._answers = {"classify": _classify, "detect": _detect, "segment": _segment}[manifest.task]
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         if self._manifest.training.get("fake") == WARM_FAILS:
             raise BackendError("batch", "told to fail")
         if self._cost.a or self._cost.b:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from service.backends import registry
 from service.backends.base import Artefact, Backend, BackendError, Images, Outputs
 from service.backends.pipeline import BUCKETS
 from service.backends.trial import Measured, Trial
+from service.backends.wide import LEAST_RUNS, TURNS, shares, under_load
 from service.errors import ConfigError
 from service.tasks.agreement import Agreement
 from service.tasks.registry import TASKS
@@ -31,10 +32,6 @@ from service.wire.messages import Timing
 
 SIZES = (1, 2, 4, 8)
 """Batch sizes that are timed; on a device those that it runs."""
-TURNS = 3
-LEAST_RUNS = 2
-"""Of each level in each turn."""
-SECONDS_PER_TURN = 0.1
 SECONDS_PER_LEVEL = 4.0
 """When this much is used up, larger batches are not timed."""
 FASTER = 0.97
@@ -49,7 +46,12 @@ def measure(trial: Trial) -> Measured:
     described = manifest.load(directory)
     graph = manifest.read_file(directory, described, described.graph)
     artefact = Artefact(
-        manifest=described, graph=graph, engines=trial.engines, cache_dir=trial.cache_dir, device=trial.device
+        manifest=described,
+        graph=graph,
+        engines=trial.engines,
+        cache_dir=trial.cache_dir,
+        device=trial.device,
+        wide=trial.wide,
     )
     if trial.rehearse:
         return rehearsed(trial.variant, artefact)
@@ -58,7 +60,7 @@ def measure(trial: Trial) -> Measured:
     backend = registry.open_backend(trial.variant, artefact)
     result = Measured(trial.variant, load_seconds=time.monotonic() - before)
     images = reference.pop("images")
-    problem, agreed = agreement(backend, described, images, reference)
+    problem, agreed = agreement(backend, described, images, reference, wide=trial.wide)
     result = msgspec.structs.replace(result, share=agreed.share, score=agreed.score, refused=problem)
     if problem or not trial.speed:
         return result
@@ -67,7 +69,12 @@ def measure(trial: Trial) -> Measured:
     abreast = 1 if backend.pipelined else trial.engines
     best = max(abreast * n / taken for n, taken in measured[names[0]].items())
     left_out = slower(measured)
-    timings = [Timing(name, *fit(measured[name])) for name in names if name not in left_out]
+    wide = dict.fromkeys(names, 1.0)
+    if trial.engines > 1 and trial.variant in registry.WIDE:
+        spreading = registry.open_backend(trial.variant, replace(artefact, wide=True))
+        if not agreement(spreading, described, images, reference, wide=True)[0]:
+            wide |= shares(backend, spreading, images[:1], names, trial.engines)
+    timings = [Timing(name, *fit(measured[name]), wide[name]) for name in names if name not in left_out]
     return msgspec.structs.replace(result, timings=tuple(timings), images_per_second=best, left_out=left_out)
 
 
@@ -77,19 +84,21 @@ def rehearsed(variant: str, artefact: Artefact) -> Measured:
     backend = registry.open_backend(variant, artefact, allow_fake=True)
     transform = artefact.manifest.transform
     for level in artefact.manifest.levels:
-        backend.run(np.zeros((1, transform.height, transform.width, 3), np.uint8), level.name)
+        backend.run(np.zeros((1, transform.height, transform.width, 3), np.uint8), level.name, wide=artefact.wide)
     return Measured(variant, load_seconds=time.monotonic() - before)
 
 
-def agreement(backend: Backend, described: Manifest, images: Images, reference: Outputs) -> tuple[str, Agreement]:
+def agreement(
+    backend: Backend, described: Manifest, images: Images, reference: Outputs, *, wide: bool = False
+) -> tuple[str, Agreement]:
     """How far the backend's answers at the highest level agree with the reference, and what is wrong if it is too
     little."""
     task = TASKS[described.task]
     nothing = Agreement(0.0, 1.0)
     # In batches of different sizes, since a backend may run them differently.
-    parts = [backend.run(images[:1], described.levels[0].name)]
+    parts = [backend.run(images[:1], described.levels[0].name, wide=wide)]
     if len(images) > 1:
-        parts.append(backend.run(images[1:], described.levels[0].name))
+        parts.append(backend.run(images[1:], described.levels[0].name, wide=wide))
     missing = [name for name in task.outputs if name not in parts[0] or name not in reference]
     if missing:
         return f"has no output {missing[0]}", nothing
@@ -132,7 +141,7 @@ def batch_seconds(backend: Backend, images: Images, levels: list[str], engines: 
                 if turn == 0:
                     backend.run(batch, level)
                 else:
-                    taken[level] += _under_load(backend, batch, level, engines)
+                    taken[level] += under_load(backend, batch, level, engines)
         for level in levels:
             found[level][n] = float(np.median(taken[level])) / (engines if backend.pipelined else 1)
         used += time.monotonic() - before
@@ -154,34 +163,6 @@ def slower(measured: dict[str, dict[int, float]]) -> dict[str, str]:
         else:
             left_out[level] = f"takes {ratio:.2f} of the time of {offered} here"
     return left_out
-
-
-def _under_load(backend: Backend, batch: Images, level: str, engines: int) -> list[float]:
-    """Seconds of runs for a while, by all engines at once."""
-    taken: list[float] = []
-    failures: list[Exception] = []
-    until = time.monotonic() + SECONDS_PER_TURN
-
-    def engine() -> None:
-        runs = 0
-        try:
-            backend.run(batch, level)  # what a change of level costs is not the level's own
-            while runs < LEAST_RUNS or time.monotonic() < until:
-                before = time.monotonic()
-                backend.run(batch, level)
-                taken.append(time.monotonic() - before)
-                runs += 1
-        except Exception as error:  # raised again below, in the thread that waits
-            failures.append(error)
-
-    threads = [threading.Thread(target=engine) for _ in range(engines)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return taken
 
 
 def fit(seconds: dict[int, float]) -> tuple[float, float]:

@@ -1,8 +1,11 @@
 """OpenVINO on the CPU, computing in float32 or, where the CPU has it, in bfloat16.
 
-One stream and one infer request per engine thread, so that each run computes on one CPU. What the compiler made of a
-graph is kept in the cache directory under a name that depends on the graph, the library and the CPU, and mapped from
-there: that skips the ONNX reader, and weights of which the library has made packed copies take no memory.
+One stream and one infer request per engine thread, so that each run computes on one CPU. Runs are never wide: that
+takes a stream of another kind, which is the graph compiled once more, and was measured to take two thirds more memory.
+
+What the compiler made of a graph is kept in the cache directory under a name that depends on the graph, the library and
+the CPU, and mapped from there: that skips the ONNX reader, and weights of which the library has made packed copies take
+no memory.
 
 Every step that a level may leave out costs memory and time even when it is left out. So the graph is compiled with
 only those steps open in which the named levels differ; a graph with all of them is compiled when an explicit level
@@ -170,7 +173,7 @@ class OpenVino(Backend):
         self._open: _Compiled | None = None
         self._opening = threading.Lock()
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         compiled = self._compiled if self._fits(inputs) else self._with_every_step()
         if compiled is None:
             raise BackendError("fatal", "the backend is closed")

@@ -24,6 +24,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """The variants of each backend; `auto` considers all but the fake."""
 
+WIDE = ("onnxruntime/f32",)
+"""Variants that can run a batch on the CPUs of idle engines, too."""
 COMPILING = {"torch": ("torch/jit/f32", "torch/jit/bf16")}
 """Variants that compile while they are loaded, which takes minutes."""
 MADE = ("torch",)

@@ -245,7 +245,7 @@ class Torch(Backend):
         """On a GPU, which runs share, those that this one had it to itself."""
         return getattr(self._thread, "seconds", 0.0) or wall
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         self._thread.seconds = 0.0
         if not hasattr(self._thread, "alone"):
             torch.set_num_threads(1)  # OpenMP keeps that for each thread

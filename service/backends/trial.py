@@ -9,7 +9,8 @@ from service.wire.messages import Timing
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to try: a model's directory, a variant, the number of engines, where compiled models are kept, and whether
-    to measure speed besides agreement. To `rehearse` is only to load it and run every level once. `device` is where."""
+    to measure speed besides agreement. To `rehearse` is only to load it and run every level once. `device` is where.
+    `wide`: it is to be loaded for wide runs; when speed is measured, whether that pays is found out."""
 
     directory: str
     variant: str
@@ -18,6 +19,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speed: bool
     rehearse: bool = False
     device: str = "cpu"
+    wide: bool = False
 
 
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

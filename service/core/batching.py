@@ -22,12 +22,14 @@ class Profile:
     """The measured profile of a lane, refined while serving.
 
     `a` and `b` are seconds. What is observed moves one common factor, so that a machine that slows down (a busy
-    neighbour, a hot CPU) is followed within a few batches while the measured shape stays.
+    neighbour, a hot CPU) is followed within a few batches while the measured shape stays. `wide` is the share of that
+    time that a batch takes which has all CPUs of its worker, 1 where it would gain nothing by them.
     """
 
-    def __init__(self, a: float, b: float) -> None:
+    def __init__(self, a: float, b: float, wide: float = 1.0) -> None:
         self.a = max(a, 0.0)
         self.b = max(b, 1e-6)
+        self.wide = min(wide, 1.0) if wide > 0 else 1.0
         self.drift = 1.0
         self._cap = (0, 0)
 
@@ -35,8 +37,17 @@ class Profile:
         """Predicted time of a batch of n."""
         return self.drift * (self.a + self.b * n)
 
+    def spread(self, engines: int, cpus: float) -> float:
+        """The share of its time that a batch takes which has `cpus` of a worker's `engines` CPUs.
+
+        Between one and all of them it goes as Amdahl's law (1967) has it.
+        """
+        if cpus <= 1 or self.wide == 1.0:
+            return 1.0
+        return 1.0 - (1.0 - self.wide) * (1.0 - 1.0 / cpus) / (1.0 - 1.0 / engines)
+
     def observe(self, n: int, seconds: float) -> None:
-        """A batch of n took this long."""
+        """A batch of n took this long, or would have with one CPU."""
         ratio = seconds / (self.a + self.b * n)
         bounded = min(max(ratio, 0.1), 10.0)
         self.drift += _DRIFT_WEIGHT * (bounded - self.drift)

@@ -35,13 +35,15 @@ class StartDecode(msgspec.Struct, frozen=True, gc=False):
 
 
 class StartRun(msgspec.Struct, frozen=True):
-    """Send a batch to a worker. `reason` is why the batch was closed at this size."""
+    """Send a batch to a worker. `reason` is why the batch was closed at this size; a `wide` one uses the CPUs of idle
+    engines, too."""
 
     batch: int
     worker: int
     lane: LaneKey
     items: list[Item]
     reason: CloseReason
+    wide: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -265,17 +267,17 @@ class Dispatcher:
 
     def ran(self, now: float, worker: int, batch_id: int, failures: dict[int, Refusal], seconds: float) -> None:
         """A batch finished; items not in `failures` have a result."""
-        batch = self._workers.end(worker, batch_id)
+        batch = self._workers.end(now, worker, batch_id)
         if batch is None:
             return
-        batch.lane.profile.observe(len(batch.items), seconds)
+        batch.lane.profile.observe(len(batch.items), batch.worked(seconds))
         for item in batch.items:
             self._answer(item, failures.get(item.id))
         self._feed_workers(now)
 
     def run_failed(self, now: float, worker: int, batch_id: int, kind: Literal["batch", "oom"]) -> None:
         """A batch failed as a whole: split it until the guilty item is alone."""
-        batch = self._workers.end(worker, batch_id)
+        batch = self._workers.end(now, worker, batch_id)
         if batch is None:
             return
         if kind == "oom":
@@ -375,8 +377,8 @@ class Dispatcher:
             reason = "retry"
         else:
             if lane.floor is not None:
-                served = self._choose_level(now, lane)
-            items, late, reason = self._turns.take(now, turn, served, worker.engines - len(worker.running))
+                served = self._choose_level(now, lane, worker)
+            items, late, reason = self._turns.take(now, turn, served, worker)
             for item in late:
                 self._press(item.lane)
                 self._answer(item, Refusal("deadline_exceeded", "cannot be answered before the deadline any more"))
@@ -391,16 +393,21 @@ class Dispatcher:
         for (cls, client), taken in Counter((item.priority, item.client) for item in items).items():
             served.group.waiting.took(now, cls, client, taken)
         self._batches += 1
-        worker.running[self._batches] = Batch(served, items, now + seconds, alone)
-        self._actions.append(StartRun(self._batches, index, served.key, items, reason))
+        # What comes while it runs has an engine of its own, and takes its CPU back.
+        wide = worker.spread(served.profile) < 1.0 and self._turns.next(worker.lanes) is None
+        worker.start(now, self._batches, Batch(served, items, seconds, alone, wide))
+        self._actions.append(StartRun(self._batches, index, served.key, items, reason, wide))
 
-    def _choose_level(self, now: float, lane: Lane) -> Lane:
+    def _choose_level(self, now: float, lane: Lane, worker: Worker) -> Lane:
         """The lane at whose level the items of an `auto` lane run now."""
         group = lane.group
         group.auto.choose(now, len(group.offered), lambda at: self._forecast.finish(now, group, at))
         served = group.serving(lane)
         head = next(head for priority in range(CLASSES) if (head := lane.queue.head(priority)))
-        while served.key.level != lane.floor and now + served.profile.seconds(1) > head.deadline:
+        while (
+            served.key.level != lane.floor
+            and now + served.profile.seconds(1) * worker.spread(served.profile) > head.deadline
+        ):
             served = group.offered[group.rank[served.key.level] + 1]
         return served
 

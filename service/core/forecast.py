@@ -33,10 +33,13 @@ class Forecast:
         if priority:
             work = min(work, (group.waiting.beside(priority, client) + 1) * served.each / FLOOR)
         infer = (work + self._workers.remaining(now)) / self._workers.engines
+        own = served.profile.seconds(min(ahead + 1, served.cap))
+        if not ahead:
+            own *= self._workers.spread(served)
         return Load(
             decode_seconds=self._decoding.seconds(priority, client),
             infer_seconds=max(infer, group.waiting.patience(priority, client)),
-            own_seconds=served.profile.seconds(min(ahead + 1, served.cap)),
+            own_seconds=own,
         )
 
     def finish(self, now: float, group: Group, at: int) -> float:

@@ -186,7 +186,7 @@ class Lanes:
             del self._idle[longest], self._lanes[longest].group.lanes[longest], self._lanes[longest]
             self._on_demand -= 1
         model = self._lanes[like]
-        guess = Profile(model.profile.a * share, model.profile.b * share)
+        guess = Profile(model.profile.a * share, model.profile.b * share, model.profile.wide)
         guess.drift = model.profile.drift
         self._idle[key] = self._add(Lane(key, like, model.group, guess, model.max_batch))
         self._on_demand += 1

@@ -10,6 +10,7 @@ from service.core.batching import CloseReason
 from service.core.fairness import CLASSES, FLOOR, Floors, Shares
 from service.core.lanes import Lane, Lanes
 from service.core.queue import Item, LaneKey
+from service.core.workers import Worker
 
 _MODEL_QUANTUM = 0.1
 """Engine seconds that one model may be ahead of another before its turn is the later one."""
@@ -62,14 +63,15 @@ class Turns:
         chosen = firsts[priority]
         return Turn(chosen[1], priority, costs) if chosen else None
 
-    def take(self, now: float, turn: Turn, served: Lane, idle: int) -> tuple[list[Item], list[Item], CloseReason]:
-        """Take a batch to run as of lane `served`: its items, and those that can be on time no more.
+    def take(self, now: float, turn: Turn, served: Lane, worker: Worker) -> tuple[list[Item], list[Item], CloseReason]:
+        """Take a batch to run on a worker as of lane `served`: its items, and those that can be on time no more.
 
         Idle engines share what waits. Places that stay free are given to items of the group's `auto` lanes that may
         be served at this level.
         """
         lane, priority = turn.lane, turn.priority
-        cap = served.cap
+        cap, idle = served.cap, worker.engines - len(worker.running)
+        spread = worker.spread(served.profile)
         sources = [lane, *_fellows(lane, served)]
         queued = sum(len(source.queue) for source in sources)
         room = batching.share(queued, idle, cap)
@@ -81,12 +83,12 @@ class Turns:
         for source in sources:
             for number in classes:
                 while len(items) < room and (head := source.queue.head(number)) is not None:
-                    if now + served.profile.seconds(1) > head.deadline:
+                    if now + served.profile.seconds(1) * spread > head.deadline:
                         source.queue.pop(number)
                         late.append(head.item)
                         continue
                     due = min(due, head.deadline)
-                    if items and now + served.profile.seconds(len(items) + 1) > due:
+                    if items and now + served.profile.seconds(len(items) + 1) * spread > due:
                         return items, late, "deadline"
                     source.queue.pop(number)
                     items.append(head.item)

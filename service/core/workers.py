@@ -6,19 +6,33 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from service.core.batching import Profile
 from service.core.lanes import Lane
 from service.core.queue import Item, LaneKey
 
 
 class Batch(msgspec.Struct):
-    """Items under way together, as of one lane."""
+    """Items under way together, as of one lane. Work is told in engine seconds: those of an engine whose neighbours
+    are busy too."""
 
     lane: Lane
     items: list[Item]
-    until: float
-    """When it should be finished."""
+    work: float
+    """What it should take."""
     alone: bool = False
     """It may be what killed a worker: nothing else runs there beside it, so that nothing else is blamed."""
+    wide: bool = False
+    """It began with all the CPUs, and keeps those that others leave."""
+    started: float = 0.0
+    since: float = 0.0
+    done: float = 0.0
+    """Of the work, until `since`."""
+
+    def worked(self, seconds: float) -> float:
+        """What it would have taken on one CPU, having taken `seconds`; for one that has ended."""
+        if self.lane.profile.wide == 1.0 or self.since <= self.started:
+            return seconds
+        return seconds * self.done / (self.since - self.started)
 
 
 class Worker:
@@ -30,6 +44,36 @@ class Worker:
         self.ahead = ahead
         self.lanes = frozenset(lanes)
         self.running: dict[int, Batch] = {}
+
+    def start(self, now: float, number: int, batch: Batch) -> None:
+        """A batch begins."""
+        self._advance(now)
+        batch.started = batch.since = now
+        self.running[number] = batch
+
+    def end(self, now: float, number: int) -> Batch | None:
+        """A batch has ended; None when it is not here."""
+        self._advance(now)
+        return self.running.pop(number, None)
+
+    def spread(self, profile: Profile) -> float:
+        """The share of its time that a batch would take that starts now, if nothing comes after it."""
+        return 1.0 if self.running else profile.spread(self.engines, self.engines)
+
+    def remaining(self, now: float) -> float:
+        """Engine seconds that what runs will still take."""
+        return sum(max(batch.work - self._done(batch, now), 0.0) for batch in self.running.values())
+
+    def _done(self, batch: Batch, now: float) -> float:
+        # All share, but the CPU of an engine that is idle serves a wide batch alone.
+        cpus = (self.engines - (not batch.wide)) / len(self.running)
+        return batch.done + (now - batch.since) / batch.lane.profile.spread(self.engines, cpus)
+
+    def _advance(self, now: float) -> None:
+        """How far each batch is, before the number of those that share the CPUs changes."""
+        for batch in self.running.values():
+            batch.done = self._done(batch, now)
+            batch.since = now
 
 
 class Workers:
@@ -69,10 +113,10 @@ class Workers:
         for worker in self._workers.values():
             worker.lanes = frozenset(lane for lane in worker.lanes if lane.model != model)
 
-    def end(self, index: int, number: int) -> Batch | None:
+    def end(self, now: float, index: int, number: int) -> Batch | None:
         """A batch has ended; None when it was lost with a former worker."""
         worker = self._workers.get(index)
-        return worker.running.pop(number, None) if worker else None
+        return worker.end(now, number) if worker else None
 
     @property
     def there(self) -> frozenset[int]:
@@ -86,12 +130,12 @@ class Workers:
 
     def remaining(self, now: float) -> float:
         """Engine seconds that what runs will still take."""
-        seconds = 0.0
-        for worker in self._workers.values():
-            for batch in worker.running.values():
-                if batch.until > now:
-                    seconds += batch.until - now
-        return seconds
+        return sum(worker.remaining(now) for worker in self._workers.values())
+
+    def spread(self, lane: Lane) -> float:
+        """The share of its time that a batch of this lane takes if it starts now where there is most room for it."""
+        offering = (worker for worker in self._workers.values() if lane.like in worker.lanes)
+        return min((worker.spread(lane.profile) for worker in offering), default=1.0)
 
     def _count(self) -> None:
         self.engines = max(sum(worker.engines for worker in self._workers.values()), 1)

@@ -259,7 +259,7 @@ class Engine:
             self._catalogue.note_loaded(loaded)
             self._metrics.model_loaded(loaded.model, loaded.load_seconds)
             for timing in loaded.timings:
-                profiles[LaneKey(loaded.key, timing.level)] = Profile(timing.a, timing.b)
+                profiles[LaneKey(loaded.key, timing.level)] = Profile(timing.a, timing.b, timing.wide)
         return profiles
 
     def forget(self, key: str) -> bool:
@@ -336,6 +336,7 @@ class Engine:
             ticket.outcome.queue = ticket.item.started_at - ticket.item.queued_at
             ticket.outcome.batch = len(tickets)
             ticket.outcome.closed = action.reason
+            ticket.outcome.wide = action.wide
             ticket.outcome.run = action.batch
             ticket.outcome.level = ticket.ask.entry.served(ticket.ask.level, action.lane)
             ticket.outcome.lane = action.lane.level
@@ -352,7 +353,9 @@ class Engine:
         label = first.entry.served(first.level, action.lane).label
         self._metrics.batch(first.entry.manifest.name, label, len(works), action.reason)
         self._pool.send(
-            "worker", action.worker, messages.Run(action.batch, action.lane.model, action.lane.level, works)
+            "worker",
+            action.worker,
+            messages.Run(action.batch, action.lane.model, action.lane.level, works, action.wide),
         )
 
     def _answer(self, action: Answer) -> None:

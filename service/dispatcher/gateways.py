@@ -277,6 +277,7 @@ class Gateways:
                 post=outcome.post,
                 batch=outcome.batch,
                 closed=outcome.closed,
+                wide=outcome.wide,
                 run=outcome.run,
                 times=times,
             ),

@@ -68,6 +68,8 @@ class Outcome(msgspec.Struct):
     post: float = 0.0
     batch: int = 0
     closed: CloseReason | str = ""
+    wide: bool = False
+    """The batch began with all CPUs of its worker."""
     level: Level | None = None
     """At which it was served."""
     lane: str = ""

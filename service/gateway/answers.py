@@ -63,6 +63,7 @@ def course(outcome: Outcome) -> dict[str, Any]:
         "infer_ms": round(outcome.infer * 1000, 3),
         "batch": outcome.batch,
         "closed": outcome.closed,
+        "wide": outcome.wide,
     }
 
 

@@ -214,6 +214,7 @@ class RemoteEngine:
         outcome.result, outcome.tokens, outcome.raw, outcome.box = answer.result, answer.tokens, answer.raw, answer.box
         outcome.decode, outcome.infer, outcome.post = answer.decode, answer.infer, answer.post
         outcome.batch, outcome.closed, outcome.run = answer.batch, answer.closed, answer.run
+        outcome.wide = answer.wide
         began = item.admitted_at
         _, item.submitted_at, item.decode_at, item.queued_at, item.started_at, outcome.ended = answer.times
         if answer.level:

@@ -223,12 +223,13 @@ class Work(Message, frozen=True):
 
 
 class Run(Message, frozen=True):
-    """Run one batch of one lane; `model` is the key of a unit."""
+    """Run one batch of one lane; `model` is the key of a unit. A `wide` one may use the CPUs of idle engines."""
 
     batch: int
     model: str
     level: str
     items: list[Work]
+    wide: bool = False
 
 
 class Prediction(Message, frozen=True):
@@ -338,11 +339,13 @@ class RunFailed(Message, frozen=True):
 
 
 class Timing(Message, frozen=True):
-    """The measured profile of one lane on this worker: seconds for a batch of n are `a + b * n`."""
+    """The measured profile of one lane on this worker: seconds for a batch of n are `a + b * n` while all engines run,
+    and `wide` times that for one that has all their CPUs (1: it cannot use them, or gains nothing)."""
 
     level: str
     a: float
     b: float
+    wide: float = 1.0
 
 
 class Form(Message, frozen=True):
@@ -526,6 +529,7 @@ class Answered(Message, frozen=True):
     post: float = 0.0
     batch: int = 0
     closed: str = ""
+    wide: bool = False
     run: int = 0
     times: tuple[float, float, float, float, float, float] = (0.0,) * 6
 

@@ -73,7 +73,7 @@ class Bench:
         while works:
             before = time.monotonic()
             try:
-                outputs = model.backend.run(images, run.level)
+                outputs = model.backend.run(images, run.level, wide=run.wide)
             except BackendError as error:
                 infer += model.backend.seconds(time.monotonic() - before)
                 works, images = _without_guilty(error, works, images, answers)

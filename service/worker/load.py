@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from models import manifest
@@ -167,6 +168,7 @@ def _open(
         engines=config.threads,
         cache_dir=config.cache_dir,
         device=device,
+        wide=any(timing.wide < 1 for timing in timings.values()),
         fake_cost_ms=(config.fake_batch_ms, config.fake_item_ms),
     )
     backend = registry.open_backend(variant, artefact, allow_fake=config.allow_fake)
@@ -215,8 +217,11 @@ class _Choice:
             why=report.why,
         )
         if gently and report.cached:
-            self._rehearse(report.chosen)
-        return report.chosen, {timing.level: timing for timing in report.timings}
+            self._rehearse(report.chosen, wide=self._wide(report.timings))
+        timings = report.timings
+        if self.config.no_wide:
+            timings = [msgspec.structs.replace(timing, wide=1.0) for timing in timings]
+        return report.chosen, {timing.level: timing for timing in timings}
 
     def beside(self, like: Model | None) -> tuple[str, dict[str, Timing]]:
         """The same while this process serves: nothing is loaded here that another process has not survived."""
@@ -225,21 +230,27 @@ class _Choice:
         elif (
             like is not None
             and _same_make(like.manifest, self.described)
-            and not try_apart(self._trial(like.backend.name), gently=True).refused
+            and not try_apart(
+                self._trial(like.backend.name, wide=self._wide(like.timings.values())), gently=True
+            ).refused
         ):
             return like.backend.name, like.timings
         return self.made(gently=True)
 
-    def _rehearse(self, variant: str) -> None:
+    def _rehearse(self, variant: str, *, wide: bool = False) -> None:
         """Raises ConfigError when a variant that is known to be right cannot be loaded and run."""
-        tried = try_apart(self._trial(variant, rehearse=True), gently=True)
+        tried = try_apart(self._trial(variant, rehearse=True, wide=wide), gently=True)
         if tried.refused:
             raise ConfigError(f"{variant}: {tried.refused}")
 
-    def _trial(self, variant: str, *, rehearse: bool = False) -> Trial:
+    def _trial(self, variant: str, *, rehearse: bool = False, wide: bool = False) -> Trial:
         return Trial(
-            str(self.directory), variant, self.config.threads, self.config.cache_dir, False, rehearse, self.device
+            str(self.directory), variant, self.config.threads, self.config.cache_dir, False, rehearse, self.device, wide
         )
+
+    def _wide(self, timings: Iterable[Timing]) -> bool:
+        """Whether it is loaded for wide runs."""
+        return not self.config.no_wide and any(timing.wide < 1 for timing in timings)
 
 
 def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None]) -> tuple[Form, ...]:
@@ -258,6 +269,9 @@ def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None
 
     with ThreadPoolExecutor(engines) as pool:
         for number, (level, timing) in enumerate(model.timings.items()):
+            if timing.wide < 1:
+                progress()
+                model.backend.run(np.zeros((1, transform.height, transform.width, 3), np.uint8), level, wide=True)
             cap = Profile(timing.a, timing.b).cap(max_batch)
             sizes = sorted({1, cap}) if number == 0 else [1]
             if model.backend.pipelined:

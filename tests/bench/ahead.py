@@ -30,6 +30,11 @@ class OneDevice(Simulation):
 
     ahead = 0
 
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._free = [0.0] * world.workers
+        """When each device has run what it was given."""
+
     def _worker_up(self, now: float, worker: int) -> None:
         world = self.world
         profiles = {LaneKey(model, "full"): Profile(world.a, world.b) for model in world.models}
@@ -40,10 +45,8 @@ class OneDevice(Simulation):
         self.out.batches.append(count)
         share = count / LARGEST
         seconds = self.world.a + self.world.b * count
-        free = self._engine_free[action.worker]
-        free[0] = max(now + HOP + UPLOAD * share, free[0]) + seconds
-        at = free[0] + HOP + RESULTS * share
-        self._at(at, "ran", self._life[f"worker {action.worker}"], action, seconds)
+        free = self._free[action.worker] = max(now + HOP + UPLOAD * share, self._free[action.worker]) + seconds
+        self._at(free + HOP + RESULTS * share, "ran", action, seconds)
 
 
 def main() -> None:

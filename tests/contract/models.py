@@ -15,6 +15,9 @@ from models import manifest
 from models.levels import Trunk, plan
 from models.manifest import Level, Manifest, Task
 from models.reference import kept_answers
+from service.backends.choose import choose
+from service.backends.trial import Measured, Trial
+from service.wire.messages import Timing
 from tests.contract.graphs import Shape, graph
 
 LABELS = ["background", "disc", "star", "cup", "key"]
@@ -38,6 +41,18 @@ def tiny(root: Path, task: Task, name: str = "", tolerance: manifest.Tolerance =
     evaluator = ReferenceEvaluator(data)
     outputs = dict(zip(evaluator.output_names, evaluator.run(None, {"images": pictures}), strict=True))
     return write(root, name or f"tiny-{task}", task, shape.side, data, {"images": pictures, **outputs}, tolerance)
+
+
+def measured(directory: Path, variant: str, engines: int, wide: float, cache_dir: Path) -> None:
+    """Have a model's profile in the cache as if it had been measured: a wide run takes `wide` of a run's time."""
+
+    def attempt(trial: Trial) -> Measured:
+        timings = (Timing("full", 0.001, 0.02, wide),)
+        return Measured(trial.variant, share=1.0, images_per_second=100.0, timings=timings)
+
+    described = manifest.load(directory)
+    backend = variant.partition("/")[0]
+    choose(directory, described, backend, engines=engines, cache_dir=str(cache_dir), attempt=attempt)
 
 
 LEVELLED = Shape(levels=True, depth=3)

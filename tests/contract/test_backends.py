@@ -252,3 +252,42 @@ def agrees(directory: Path, variant: str, cache_dir: str = "") -> None:
     assert not problem
     if variant.endswith("f32"):
         assert found.share > 0.999 and found.score < 1e-3
+
+
+# --- wide runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=REAL)
+def spreading(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Iterator[Backend]:
+    needs_the_cpu_for(request.param)
+    described = manifest.load(directories["real classify"])
+    graph = manifest.read_file(directories["real classify"], described, described.graph)
+    backend = registry.open_backend(request.param, Artefact(manifest=described, graph=graph, engines=3, wide=True))
+    yield backend
+    backend.close()
+
+
+def test_wide_runs_and_others_answer_the_same_in_any_company(spreading: Backend, directories: dict[str, Path]) -> None:
+    plain = opened(directories["real classify"], spreading.name)
+    inputs = [models.images(1 + i % 3, 64, seed=i) for i in range(12)]
+    expected = [plain.run(images, "full") for images in inputs]
+    plain.close()
+    with ThreadPoolExecutor(5) as pool:  # more than there are engines
+        for wide in (lambda i: True, lambda i: False, lambda i: i % 2 == 0):
+            runs = [pool.submit(spreading.run, images, "full", wide=wide(i)) for i, images in enumerate(inputs)]
+            for run, right in zip(runs, expected, strict=True):
+                assert close("classify", right, run.result())
+
+
+def test_a_run_that_fails_in_the_pool_is_an_error_of_ours_and_harms_no_other(
+    spreading: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = spreading.run(models.images(1, 64), "full", wide=True)["logits"]
+    for wide in (False, True):
+        with monkeypatch.context() as patched:
+            patched.setattr(spreading, "_inputs", lambda level: {"no_such_input": np.zeros(1, np.int64)})
+            for _ in range(4):
+                with pytest.raises(BackendError) as caught:
+                    spreading.run(models.images(1, 64), "full", wide=wide)
+                assert caught.value.kind == "batch"
+        assert np.allclose(spreading.run(models.images(1, 64), "full", wide=wide)["logits"], right, atol=1e-5)

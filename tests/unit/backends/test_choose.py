@@ -195,6 +195,19 @@ def test_a_report_that_does_not_cover_the_levels_is_measured_anew(timed: tuple[s
         assert not chosen(directory, Bench(one), "onnxruntime", str(tmp_path / "cache")).cached
 
 
+@pytest.mark.usefixtures("all_variants")
+@pytest.mark.parametrize(("wide", "kept"), [(0.55, True), (1.0, True), (0.0, False), (1.5, False)])
+def test_what_wide_runs_take_is_told_and_kept_where_it_makes_sense(wide: float, kept: bool, tmp_path: Path) -> None:
+    directory, cache_dir = models.fake(tmp_path / "zoo", name="m"), str(tmp_path / "cache")
+    timings = (Timing("full", 0.001, 0.002, wide),)
+    one = msgspec.structs.replace(good("onnxruntime/f32", 10.0), timings=timings)
+    report = chosen(directory, Bench(one), "onnxruntime", cache_dir)
+    if kept:
+        assert report.why == f"onnxruntime/f32: 10.0 images/s{', wide in 0.55 of the time' if wide < 1 else ''}"
+    again = chosen(directory, Bench(one), "onnxruntime", cache_dir)
+    assert again.cached == kept and again.timings == [timings[0]]
+
+
 def test_progress_is_told_before_each_trial(directory: Path) -> None:
     steps: list[str] = []
     bench = Bench(good("onnxruntime/f32", 1.0))

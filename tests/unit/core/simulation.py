@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from service.core.batching import Profile
@@ -38,6 +39,8 @@ class World:
     decode: float = 0.0015
     a: float = 0.002
     b: float = 0.004
+    wide: float = 1.0
+    """Share of its time that a batch takes with all CPUs of its worker."""
     bad_image: float = 0.0
     guilty: float = 0.0
     leaves: float = 0.0
@@ -96,6 +99,8 @@ class Outcome:
     by_priority: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     served: Counter[str] = field(default_factory=Counter)
     """Items that ran, by level."""
+    wide: int = 0
+    """Batches that were sent as wide."""
     history: list[tuple[float, str]] = field(default_factory=list)
     """When batches started, and at which level."""
     latencies: list[float] = field(default_factory=list)
@@ -112,6 +117,70 @@ class Request:
     at: float
 
 
+@dataclass(slots=True, eq=False)
+class Job:
+    """A batch on a worker, and how much of its work is left, in seconds of one CPU."""
+
+    action: StartRun
+    left: float
+    begun: float = 0.0
+
+
+class Engines:
+    """A worker's engines: batches run side by side, as many as there are engines, and the rest wait.
+
+    A batch has one CPU. A wide one has those besides that have no batch.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.count = world.engines
+        self.running: list[Job] = []
+        self.waiting: deque[Job] = deque()
+        self.version = 0
+        """Of `end`."""
+        self._shape = Profile(world.a, world.b, world.wide)
+        self._at = 0.0
+
+    def add(self, now: float, action: StartRun, seconds: float) -> None:
+        """One more."""
+        self.advance(now)
+        self.waiting.append(Job(action, seconds))
+        self._fill(now)
+
+    def advance(self, now: float) -> None:
+        """Work goes on until now."""
+        for job in self.running:
+            job.left -= (now - self._at) / self._spread(job)
+        self._at = now
+
+    def end(self) -> float:
+        """When the next one ends, if nothing is added."""
+        return min((self._at + max(job.left, 0.0) * self._spread(job) for job in self.running), default=math.inf)
+
+    def pop(self, now: float) -> list[tuple[StartRun, float]]:
+        """Those that have ended by now, and how long they ran."""
+        self.advance(now)
+        ended = [job for job in self.running if job.left * self._spread(job) < 1e-9]
+        self.running = [job for job in self.running if job not in ended]
+        self._fill(now)
+        return [(job.action, now - job.begun) for job in ended]
+
+    def clear(self) -> None:
+        """The worker died."""
+        self.running.clear()
+        self.waiting.clear()
+
+    def _fill(self, now: float) -> None:
+        while self.waiting and len(self.running) < self.count:
+            job = self.waiting.popleft()
+            job.begun = now
+            self.running.append(job)
+
+    def _spread(self, job: Job) -> float:
+        idle = self.count - len(self.running)
+        return self._shape.spread(self.count, 1 + idle) if job.action.wide else 1.0
+
+
 class Simulation:
     """Runs a World; events are (time, order, what, arguments)."""
 
@@ -123,7 +192,7 @@ class Simulation:
         self._events: list[tuple[float, int, str, tuple[object, ...]]] = []
         self._order = itertools.count()
         self._decoder_free = [0.0] * world.decoders
-        self._engine_free = [[0.0] * world.engines for _ in range(world.workers)]
+        self._engines = [Engines(world) for _ in range(world.workers)]
         self._life = Counter[str]()
         self._requests: dict[int, Request] = {}
         faults = {"worker_dies": world.worker_dies_every, "decoder_dies": world.decoder_dies_every}
@@ -164,7 +233,7 @@ class Simulation:
     def _worker_up(self, now: float, worker: int) -> None:
         world = self.world
         profiles = {
-            LaneKey(model, level): Profile(world.a * share, world.b * share)
+            LaneKey(model, level): Profile(world.a * share, world.b * share, world.wide)
             for model in world.models
             for level, share in world.levels
         }
@@ -226,9 +295,21 @@ class Simulation:
         else:
             self.core.decoded(now, decoder, item, self.world.decode * (HEAVY if item.heavy else 1))
 
-    def _ran(self, now: float, life: int, action: StartRun, seconds: float) -> None:
-        if self._life[f"worker {action.worker}"] != life:
+    def _batch_ends(self, now: float, worker: int, version: int) -> None:
+        engines = self._engines[worker]
+        if engines.version != version:
             return
+        for action, seconds in engines.pop(now):
+            self._ran(now, action, seconds)
+        self._await(worker)
+
+    def _await(self, worker: int) -> None:
+        engines = self._engines[worker]
+        engines.version += 1
+        if engines.running:
+            self._at(engines.end(), "batch_ends", worker, engines.version)
+
+    def _ran(self, now: float, action: StartRun, seconds: float) -> None:
         if any(item.id in self.out.guilty for item in action.items):
             self.core.run_failed(now, action.worker, action.batch, "batch")
         else:
@@ -242,7 +323,7 @@ class Simulation:
         self._again(now, "worker_dies")
         worker = self.random.randrange(self.world.workers)
         self._life[f"worker {worker}"] += 1
-        self._engine_free[worker] = [now + self.world.restart] * self.world.engines
+        self._engines[worker].clear()
         self.core.worker_down(now, worker)
         self._at(now + self.world.restart, "worker_up", worker)
 
@@ -280,12 +361,10 @@ class Simulation:
         )
         self.out.served[action.lane.level] += count
         self.out.history.append((now, action.lane.level))
-        free = self._engine_free[action.worker]
-        engine = min(range(self.world.engines), key=free.__getitem__)
+        self.out.wide += action.wide
         seconds = (self.world.a + self.world.b * count) * self._shares.get(action.lane.level, 1.0)
-        start = max(now, free[engine])
-        free[engine] = start + seconds
-        self._at(start + seconds, "ran", self._life[f"worker {action.worker}"], action, seconds)
+        self._engines[action.worker].add(now, action, seconds)
+        self._await(action.worker)
 
     def _note(self, number: int, code: str, now: float, deadline: float) -> None:
         if number in self.out.answered:

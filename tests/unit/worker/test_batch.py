@@ -30,7 +30,7 @@ class Scripted(Backend):
     def prepared(self, level: str) -> bool:
         return self.ready
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         self.batches.append(len(images))
         self.allowed = self.pulse.read().limit
         if self.errors:

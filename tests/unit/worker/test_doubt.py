@@ -24,7 +24,7 @@ class Tried(Backend):
     broken = False
     runs = 0
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         self.runs += 1
         if self.broken:
             raise BackendError("batch", "broken")

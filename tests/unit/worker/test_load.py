@@ -21,9 +21,9 @@ class Recorder(Fake):
 
     sizes: list[int]
 
-    def _run(self, images: Images, inputs: Inputs) -> Outputs:
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
         self.sizes.append(len(images))
-        return super()._run(images, inputs)
+        return super()._run(images, inputs, wide)
 
 
 def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:

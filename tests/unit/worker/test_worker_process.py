@@ -361,6 +361,32 @@ def unit(directory: Path, key: str) -> Unit:
     return Unit(key, directory.parent.name, str(directory))
 
 
+@pytest.mark.parametrize("no_wide", [False, True])
+def test_wide_batches_and_others_are_answered_alike(tmp_path: Path, no_wide: bool) -> None:
+    zoo = tmp_path / "zoo"
+    models.measured(models.tiny(zoo, "classify"), "onnxruntime/f32", 2, 0.5, tmp_path / "cache")
+    changes = {"backend": "onnxruntime", "cache_dir": str(tmp_path / "cache"), "no_wide": no_wide}
+    with WorkerProcess(config(zoo, **changes), side=64) as process:
+        gateway = process.ready()
+        assert gateway.hello is not None
+        assert [timing.wide for timing in gateway.hello.models[0].timings] == [1.0 if no_wide else 0.5]
+        images = list(models.images(3, 64))
+        results = []
+        for wide in (True, False):
+            run = process.batch(images, "tiny-classify", top_k=len(models.LABELS))
+            ran = gateway.run(msgspec.structs.replace(run, wide=wide))
+            assert isinstance(ran, Ran)
+            results.append([done.result for done in ran.items if isinstance(done, Done)])
+        assert len(results[0]) == 3
+        assert [told(one) for one in results[0]] == [told(one) for one in results[1]]
+        gateway.close()
+
+
+def told(result: object) -> list[tuple[int, float]]:
+    assert isinstance(result, Classification)
+    return [(one.index, round(one.score, 5)) for one in result.predictions]
+
+
 def test_a_model_comes_and_goes_while_others_run(worker: WorkerProcess, gateway: Gateway, tmp_path: Path) -> None:
     gateway.channel.send(Load(unit(models.fake(tmp_path, name="new"), "new@1:aa")))
     image = pictures(1)[0]
