@@ -160,7 +160,7 @@ def test_a_graph_without_one_of_the_weights_is_no_oracle(tmp_path: Path) -> None
     with pytest.raises(OracleError, match=r"no weight 'served.trunk.blocks.0.attn.qkv.weight'"):
         oracle(directory, msgspec.structs.replace(described, files=files))
     with pytest.raises(OracleError, match="does not say which network"):
-        oracle(directory, msgspec.structs.replace(described, training={}))
+        oracle(directory, msgspec.structs.replace(described, files=files, training={}))
 
 
 @pytest.mark.parametrize(
