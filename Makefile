@@ -32,10 +32,11 @@ test: $(VENV)/dev.stamp ## install what is missing and run the tests (options: m
 ifdef ARGS
 	@$(RUN)/python -m pytest $(ARGS)
 else
-	@told=$$(mktemp); trap 'kill %1 2>/dev/null || true; rm -f $$told' EXIT; failed=0; \
-	$(RUN)/python -m pytest $(INSIDE) >$$told 2>&1 & \
+	@told=$$(mktemp); failed=0; \
+	$(RUN)/python -m pytest $(INSIDE) >$$told 2>&1 & inside=$$!; \
+	trap 'kill $$inside 2>/dev/null || true; rm -f $$told' EXIT; \
 	$(RUN)/python -m pytest $(OUTSIDE) || failed=1; \
-	wait %1 || failed=1; cat $$told; exit $$failed
+	wait $$inside || failed=1; cat $$told; exit $$failed
 endif
 
 check: $(VENV)/dev.stamp ## lint, format, types, the walls of the architecture, and the documents

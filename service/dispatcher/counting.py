@@ -50,7 +50,8 @@ class Counting:
 
     def all_traces(self) -> dict[str, int]:
         """How many traces became what, in all processes."""
-        return dict(Counter(self._traced) + Counter(self.traces()))
+        own = self.traces()
+        return {outcome: self._traced[outcome] + own.get(outcome, 0) for outcome in {**self._traced, **own}}
 
     # -- in parts ----------------------------------------------------------------------------------------------
 
@@ -61,9 +62,11 @@ class Counting:
         parts["metrics"] = taken if any(taken.counters) or any(taken.histograms) else None
         if self._triton is not None:
             parts["triton"] = self._triton.take()
-        traces = Counter(self.traces())
-        parts["traces"] = dict(traces - self._traced)
-        self._traced = traces
+        traces = dict(self.traces())
+        if traces != self._traced:
+            # Those that are still 0 too, so that they are there from the start.
+            parts["traces"] = {outcome: count - self._traced[outcome] for outcome, count in traces.items()}
+            self._traced = Counter(traces)
         return {name: _encode(part) for name, part in parts.items() if part}
 
     def merge(self, parts: Mapping[str, bytes]) -> None:

@@ -112,12 +112,15 @@ class Overlapping(Adder):
         super().__init__()
         self.uploaded = [threading.Event() for _ in range(2)]
         self.downloaded = threading.Event()
+        self._left = iter(self.uploaded)
+        self._counting = threading.Lock()
         self._runs = 0
         self.met: list[bool] = []
 
     def upload(self, place: Place, images: Images) -> None:
         super().upload(place, images)
-        next(event for event in self.uploaded if not event.is_set()).set()
+        with self._counting:
+            next(self._left).set()
 
     def compute(self, place: Place) -> None:
         self._runs += 1
