@@ -64,9 +64,12 @@ async def all_is_free_again(service: Service) -> None:
 
 
 def test_a_thousand_requests_that_expire_in_the_queue_never_reach_the_backend(service: Service) -> None:
-    async def scenario() -> Counter[str]:
+    async def scenario() -> tuple[int, Counter[str]]:
         codes: Counter[str] = Counter()
-        for _ in range(ROUNDS):
+        rounds = 0
+        # Where decoding is slow, some are told at once that they would be too late: it takes more rounds then.
+        while codes["deadline_exceeded"] < ROUNDS * EACH and rounds < 4 * ROUNDS:
+            rounds += 1
             connection, sleeper = await blocked(service)
             others = [Connection(service.port) for _ in range(EACH)]
             path = "/classify?timeout_ms=600"
@@ -76,14 +79,13 @@ def test_a_thousand_requests_that_expire_in_the_queue_never_reach_the_backend(se
             await sleeper
             await asyncio.gather(connection.close(), *(other.close() for other in others))
         await all_is_free_again(service)
-        return codes
+        return rounds, codes
 
     before = ran(service)
-    codes = asyncio.run(scenario())
-    # Where decoding is slow, one may be told at once that it will be too late.
+    rounds, codes = asyncio.run(scenario())
     assert set(codes) <= {"deadline_exceeded", "overloaded"}
-    assert codes["deadline_exceeded"] >= 0.99 * ROUNDS * EACH
-    assert ran(service) - before == ROUNDS + EACH, "the sleepers, and the check that all is free"
+    assert codes["deadline_exceeded"] >= ROUNDS * EACH
+    assert ran(service) - before == rounds + EACH, "the sleepers, and the check that all is free"
 
 
 def test_a_thousand_clients_that_hang_up_while_queued_do_not_reach_the_backend(service: Service) -> None:
