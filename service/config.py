@@ -103,7 +103,7 @@ class Config:
     workers: int = 1
     threads: int = 2
     gateways: int = 1
-    no_wide: bool = False
+    wide: bool = False
     decoders: int = 2
     max_batch: int = 32
     cache_dir: str = ""

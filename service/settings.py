@@ -328,11 +328,11 @@ SETTINGS: tuple[Setting, ...] = (
         "1; for GPUs an eighth of the CPUs, at least 1, at most 4",
     ),
     _plain(
-        "no-wide",
+        "wide",
         Switch(),
-        "Keep every batch to the CPU of its engine thread. Otherwise one that a worker has nothing to run beside uses "
-        "the CPUs of its idle engines too, where that was measured to make an answer sooner. Set it where others on "
-        "the machine need those CPUs more.",
+        "Let a batch that a worker has nothing to run beside use the CPUs of its idle engines too, where that was "
+        "measured to make an answer sooner; otherwise every batch keeps to the CPU of its engine thread. For machines "
+        "that nobody else uses, with little load.",
     ),
     _plain(
         "decoders",

@@ -219,7 +219,7 @@ class _Choice:
         if gently and report.cached:
             self._rehearse(report.chosen, wide=self._wide(report.timings))
         timings = report.timings
-        if self.config.no_wide:
+        if not self.config.wide:
             timings = [msgspec.structs.replace(timing, wide=1.0) for timing in timings]
         return report.chosen, {timing.level: timing for timing in timings}
 
@@ -250,7 +250,7 @@ class _Choice:
 
     def _wide(self, timings: Iterable[Timing]) -> bool:
         """Whether it is loaded for wide runs."""
-        return not self.config.no_wide and any(timing.wide < 1 for timing in timings)
+        return self.config.wide and any(timing.wide < 1 for timing in timings)
 
 
 def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None]) -> tuple[Form, ...]:

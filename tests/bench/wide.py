@@ -7,7 +7,7 @@
 - engines: ONNX Runtime alone, in turns of half a second: one batch with one CPU and wide; and both engines busy, with
   a session without a pool, with one whose pool works as the backend has it (`shrink`), with one whose two callers
   share its pool, and with two sessions (`beside`). Milliseconds (the least, the median), and of CPU for each image.
-- served: the whole service with and without `--no-wide`, in turns: p50 and p99 at shares of the capacity, in the same
+- served: the whole service with and without `--wide`, in turns: p50 and p99 at shares of the capacity, in the same
   order of arrivals, and images per second in a closed loop.
 
 MODELS is a directory of models with one classifier.
@@ -200,7 +200,7 @@ def engines(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
 def served(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The service in two forms, both there all the time, asked in turns."""
     flags = ("--backend", options.backend, "--models", str(directory.parents[1]), "--log-level", "info")
-    forms = {"narrow": (*flags, "--no-wide"), "wide": flags}
+    forms = {"narrow": flags, "wide": (*flags, "--wide")}
     found: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         services = {}

@@ -20,7 +20,7 @@ PHOTO = images.png((40, 160, 220), 64, 64)
 ASK = "/classify?top_k=5"
 
 
-@pytest.fixture(params=[(), ("--no-wide",)], ids=["wide", "no-wide"])
+@pytest.fixture(params=[("--wide",), ()], ids=["wide", "narrow"])
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     models.measured(models.tiny(tmp_path / "zoo", "classify"), "onnxruntime/f32", 2, 0.5, tmp_path / "cache")
     flags = ("--backend", "onnxruntime", "--threads", "2", "--models", str(tmp_path / "zoo"), *request.param)
@@ -32,7 +32,7 @@ def scores(body: bytes) -> dict[str, float]:
     return {one["label"]: one["score"] for one in json.loads(body)["predictions"]}
 
 
-def test_one_alone_is_wide_unless_told_otherwise_and_all_get_the_same_answer(
+def test_one_alone_is_wide_where_asked_for_and_all_get_the_same_answer(
     service: Service, request: pytest.FixtureRequest
 ) -> None:
     alone = service.request("POST", ASK, PHOTO)
@@ -48,7 +48,7 @@ def test_one_alone_is_wide_unless_told_otherwise_and_all_get_the_same_answer(
             break
         time.sleep(0.02)
     assert len(lines) == 17
-    if "no-wide" in request.node.callspec.id:
+    if "narrow" in request.node.callspec.id:
         assert not any(line["wide"] for line in lines)
     else:
         assert lines[0]["wide"]

@@ -361,15 +361,15 @@ def unit(directory: Path, key: str) -> Unit:
     return Unit(key, directory.parent.name, str(directory))
 
 
-@pytest.mark.parametrize("no_wide", [False, True])
-def test_wide_batches_and_others_are_answered_alike(tmp_path: Path, no_wide: bool) -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_wide_batches_and_others_are_answered_alike(tmp_path: Path, asked: bool) -> None:
     zoo = tmp_path / "zoo"
     models.measured(models.tiny(zoo, "classify"), "onnxruntime/f32", 2, 0.5, tmp_path / "cache")
-    changes = {"backend": "onnxruntime", "cache_dir": str(tmp_path / "cache"), "no_wide": no_wide}
+    changes = {"backend": "onnxruntime", "cache_dir": str(tmp_path / "cache"), "wide": asked}
     with WorkerProcess(config(zoo, **changes), side=64) as process:
         gateway = process.ready()
         assert gateway.hello is not None
-        assert [timing.wide for timing in gateway.hello.models[0].timings] == [1.0 if no_wide else 0.5]
+        assert [timing.wide for timing in gateway.hello.models[0].timings] == [0.5 if asked else 1.0]
         images = list(models.images(3, 64))
         results = []
         for wide in (True, False):
