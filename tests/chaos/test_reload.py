@@ -229,7 +229,7 @@ def test_a_shipped_model_is_reloaded_at_half_its_capacity(tmp_path: Path, full: 
         photo = (ROOT / "samples" / "classify.jpg").read_bytes()
         rate = asyncio.run(capacity(service.port, photo)) / 2
         clients = Clients(service.port, rate, photo)
-        seen = asyncio.run(reloads(service, root, clients, 5 if full else 2, real=real))
+        seen = asyncio.run(reloads(service, root, clients, 20 if full else 2, real=real))
         check(seen, f"toyscape-classify at {rate:.0f} requests/s, reloads")
 
 
@@ -281,22 +281,35 @@ async def leave(service: Service, clients: Clients) -> tuple[Seen, float]:
     return await running, seconds
 
 
-def test_sigterm_under_load_with_slow_clients(tmp_path: Path, full: bool) -> None:
+@pytest.mark.parametrize("shipped", [False, True], ids=["fake", "shipped"])
+def test_sigterm_under_load_with_slow_clients(tmp_path: Path, full: bool, shipped: bool) -> None:
+    if shipped and not full:
+        pytest.skip("takes minutes: make chaos")
     root = tmp_path / "models"
     root.mkdir()
-    put(root, "1", side=SIDE)
+    if shipped:
+        copied(ROOT / "models" / "zoo" / "toyscape-classify" / "1", root / "toy" / "1")
+    else:
+        put(root, "1", side=SIDE)
+    photo = (ROOT / "samples" / "classify.jpg").read_bytes()
+    rate = RATE
     total, longest = Seen(), 0.0
     for number in range(20 if full else 1):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with Repository(folder, root, "--drain-seconds", f"{GRACE:g}") as service:
-            seen, seconds = asyncio.run(leave(service, Clients(service.port, RATE)))
+        # One cache for all: the backend is measured once.
+        flags = ("--drain-seconds", f"{GRACE:g}", "--cache-dir", str(tmp_path / "cache"))
+        with (Shipped if shipped else Repository)(folder, root, *flags) as service:
+            if shipped and not number:
+                rate = asyncio.run(capacity(service.port, photo)) / 2
+            clients = Clients(service.port, rate, photo) if shipped else Clients(service.port, rate)
+            seen, seconds = asyncio.run(leave(service, clients))
         longest = max(longest, seconds)
         assert seconds <= LEAVE
         for name in ("sent", "answered", "refused", "lost", "wrong", "early"):
             setattr(total, name, getattr(total, name) + getattr(seen, name))
         total.seconds += seen.seconds
         total.others += seen.others
-    print(total.line(f"{20 if full else 1} SIGTERMs"), f"; ended within {longest:.1f} s")
+    print(total.line(f"{20 if full else 1} SIGTERMs at {rate:.0f} requests/s"), f"; ended within {longest:.1f} s")
     assert total.others == []
     assert (total.lost, total.early, total.wrong) == (0, 0, 0)

@@ -126,10 +126,13 @@ def test_auto_goes_down_with_the_load_and_up_again(tmp_path_factory: pytest.Temp
             path = f"/classify?{options}&timeout_ms=1500"
             replies = await asyncio.gather(*(one.request("POST", path, IMAGE) for one in connections))
             await asyncio.gather(*(one.close() for one in connections))
-            assert {reply.status for reply in replies} == {200}
-            for reply in replies:
+            # A machine that is busy with other things may have to refuse some.
+            assert {reply.status for reply in replies} <= {200, 429}
+            answered = [reply for reply in replies if reply.status == 200]
+            assert len(answered) >= 30
+            for reply in answered:
                 assert reply.json()["level"] == reply.headers["x-squint-level"]
-            return Counter(reply.json()["level"] for reply in replies)
+            return Counter(reply.json()["level"] for reply in answered)
 
         async def scenario() -> tuple[Counter[str], Counter[str], str]:
             freely, bounded = await wave("level=auto"), await wave("level=auto&min_level=balanced")
