@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Coroutine
 from typing import Any
 
 from service import child, log
-from service.dispatcher.assembly import Assembly
+from service.dispatcher.assembly import Assembly, beat, heard
 from service.dispatcher.gateways import Gateways
 from service.dispatcher.questions import Questions
-from service.errors import WireError
-from service.wire import pulse
 from service.wire.messages import Attach, Drain, Ready
 
 
@@ -49,24 +46,14 @@ class Process:
         gc.collect()
         gc.freeze()
         asyncio.get_running_loop().add_reader(self._birth.control.fileno(), self._on_control)
-        self._spawn(self._beat())
+        self._spawn(beat(self._birth))
         self._spawn(self._gateways.follow())
         self._here.begin()
         self._birth.control.send(Ready())
         await self._over.wait()
 
-    async def _beat(self) -> None:
-        record = self._birth.pulse()
-        while True:
-            record.beat(time.monotonic(), pulse.STUCK_AFTER)
-            await asyncio.sleep(pulse.REST)
-
     def _on_control(self) -> None:
-        try:
-            received = self._birth.control.receive(0)
-        except WireError:
-            child.leave(1)
-            return
+        received = heard(self._birth)
         if received is None:
             return
         message, descriptors = received

@@ -15,14 +15,13 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from service import child, log
-from service.dispatcher.assembly import Assembly
-from service.errors import StartError, WireError
+from service.dispatcher.assembly import Assembly, beat, heard
+from service.errors import StartError
 from service.gateway import auth, body, server
 from service.gateway.apart import Apart
 from service.gateway.observing import Observer
 from service.gateway.server import Server
 from service.gateway.serving import Gateway
-from service.wire import pulse
 from service.wire.messages import Attach, Drain, Failed, Ready
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Process:
         gc.collect()
         gc.freeze()
         loop.add_reader(self._birth.control.fileno(), self._on_control)
-        beating = asyncio.ensure_future(self._beat())
+        beating = asyncio.ensure_future(beat(self._birth))
         self._here.begin()
         if self._rpc is not None:
             await self._rpc.start()
@@ -72,18 +71,8 @@ class Process:
         beating.cancel()
         self._observer.close()
 
-    async def _beat(self) -> None:
-        record = self._birth.pulse()
-        while True:
-            record.beat(time.monotonic(), pulse.STUCK_AFTER)
-            await asyncio.sleep(pulse.REST)
-
     def _on_control(self) -> None:
-        try:
-            received = self._birth.control.receive(0)
-        except WireError:
-            child.leave(1)
-            return
+        received = heard(self._birth)
         if received is None:
             return
         message, descriptors = received
