@@ -89,10 +89,10 @@ def _overloaded(session: Session, entry: Contender, factor: float, round_: int, 
     if capacity is None:
         return
     limits = {}
-    if entry.limits and entry.server.name != "squint":
+    if entry.limits and not entry.server.ours:
         workers = entry.server.planned(session.kind, 0).workers
         limits = {"deadline_ms": round(deadline), "queue": queue_limit(capacity, deadline, workers)}
-    query = f"timeout_ms={round(deadline)}" if entry.server.name == "squint" and entry.limits else ""
+    query = f"timeout_ms={round(deadline)}" if entry.server.ours and entry.limits else ""
     with session.started(entry, **limits) as running:
         if running is not None:
             load = session.opened(factor * capacity, round_, deadline / 1000)

@@ -19,6 +19,7 @@ from matplotlib import pyplot
 COLOURS = {
     "squint": "#0b6e4f",
     "squint-auto": "#35b779",
+    "squint-fastest": "#35b779",
     "triton": "#4d4d4d",
     "mosec": "#c1660c",
     "bentoml": "#7a5ba6",

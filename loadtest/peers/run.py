@@ -30,14 +30,15 @@ class Comparison:
     warmup: float
     quick: tuple[float, int]
     """Seconds and rounds with --quick."""
-    with_auto: bool = False
+    with_ours: str = ""
+    """Another way of ours to be asked or set up that is compared by default."""
 
 
 COMPARISONS = {
     "free": Comparison("free", 8.0, 5, 1.0, (3.0, 1)),
     "free-uint8": Comparison("free-uint8", 8.0, 5, 1.0, (3.0, 1)),
-    "vit": Comparison("vit", 60.0, 3, 2.0, (8.0, 1)),
-    "overload": Comparison("vit", 60.0, 1, 5.0, (6.0, 1), with_auto=True),
+    "vit": Comparison("vit", 60.0, 3, 2.0, (8.0, 1), "squint-fastest"),
+    "overload": Comparison("vit", 60.0, 1, 5.0, (6.0, 1), "squint-auto"),
 }
 
 
@@ -74,8 +75,8 @@ def session_of(what: str, asked: argparse.Namespace) -> Session:
     chosen = COMPARISONS[what]
     seconds, rounds = chosen.quick if asked.quick else (chosen.seconds, chosen.rounds)
     names = asked.servers.split(",") if asked.servers else ["squint", *(server.name for server in RIVALS)]
-    if not asked.servers and chosen.with_auto:
-        names.insert(1, "squint-auto")
+    if not asked.servers and chosen.with_ours:
+        names.insert(1, chosen.with_ours)
     return Session(
         what,
         chosen.kind,
@@ -139,7 +140,7 @@ def main() -> int:
     wanted = list(COMPARISONS) if asked.what == "all" else [asked.what]
     try:
         entries = [entry for what in wanted for entry in session_of(what, asked).entries]
-        needed = {entry.server.name for entry in entries} - {"squint"}
+        needed = {entry.server.name for entry in entries if not entry.server.ours}
         for name in sorted(needed | {"plots", "mosec"}):
             environments.environment(name)
         environments.models({COMPARISONS[what].kind for what in wanted})

@@ -49,7 +49,7 @@ class Running:
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"} | self.server.variables
         self._process = subprocess.Popen(
             self.server.command(self.plan, self._folder),
-            cwd=self._folder if self.server.name == "squint" else ROOT,
+            cwd=self._folder if self.server.ours else ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -70,9 +70,14 @@ class Server:
     says_version: str = ""
     """Where it says its own version, if that is not the package's."""
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is Squint, in one set-up or another."""
+        return self.name.startswith("squint")
+
     def planned(self, kind: str, port: int, **more: Any) -> Plan:
         """Its plan for a model."""
-        model = environments.ours(kind) if self.name == "squint" else environments.plain(kind)
+        model = environments.ours(kind) if self.ours else environments.plain(kind)
         return replace(Plan(model=str(model), port=port), **(self.setting.get(kind.partition("-")[0], {}) | more))
 
 
@@ -133,15 +138,20 @@ def _site(name: str) -> Path:
     return CACHE / name / "lib" / f"python{PYTHON}" / "site-packages"
 
 
-def _squint(plan: Plan, folder: Path) -> list[str]:
-    zoo = Path(plan.model).parents[1]
-    return [
-        *(str(ROOT / ".venv" / "bin" / "python"), "-m", "squint", "serve", "--http-port", str(plan.port)),
-        *("--models", str(zoo), "--backend", "onnxruntime", "--cache-dir", str(CACHE / "squint")),
-    ]
+def _squint(*flags: str) -> Callable[[Plan, Path], list[str]]:
+    def command(plan: Plan, folder: Path) -> list[str]:
+        zoo = Path(plan.model).parents[1]
+        return [
+            *(str(ROOT / ".venv" / "bin" / "python"), "-m", "squint", "serve", "--http-port", str(plan.port)),
+            *("--models", str(zoo), "--cache-dir", str(CACHE / "squint"), *flags),
+        ]
+
+    return command
 
 
-SQUINT = Server("squint", "Squint", "squint", _squint)
+SQUINT = Server("squint", "Squint", "squint", _squint("--backend", "onnxruntime"))
+FASTEST = Server("squint-fastest", "Squint, `--backend auto`", "squint", _squint())
+"""As it comes: on the backend and precision that it finds fastest, of those that agree."""
 RIVALS = (
     Server(
         "triton",
@@ -182,4 +192,4 @@ RIVALS = (
         setting={"vit": {"batch": 2}},
     ),
 )
-SERVERS = {server.name: server for server in (SQUINT, *RIVALS)}
+SERVERS = {server.name: server for server in (SQUINT, FASTEST, *RIVALS)}

@@ -64,7 +64,7 @@ def contenders(names: list[str]) -> list[Contender]:
         elif name.endswith("-default"):
             found.append(Contender(name, f"{server.title}, own limits", server, limits=False))
         else:
-            found.append(Contender(name, server.title, server, "level=full" if base == "squint" else ""))
+            found.append(Contender(name, server.title, server, "level=full" if server.ours else ""))
     return found
 
 
@@ -97,7 +97,7 @@ class Session:
                 entry.name: {
                     "title": entry.title,
                     "version": ours
-                    if entry.server.name == "squint"
+                    if entry.server.ours
                     else environments.version(entry.server.name, entry.server.package),
                     "query": entry.query,
                 }

@@ -81,6 +81,13 @@ def test_mosec_limits_its_queue_only_with_a_deadline(tmp_path: Path) -> None:
     assert words[words.index("--timeout") + 1] == "550" and words[words.index("--capacity") + 1] == "9"
 
 
+def test_ours_is_held_to_one_backend_unless_it_may_choose(tmp_path: Path) -> None:
+    model = str(tmp_path / "zoo" / "vit" / "model.onnx")
+    words = {name: SERVERS[name].command(Plan(model=model, port=9), tmp_path) for name in ("squint", "squint-fastest")}
+    assert words["squint"] == [*words["squint-fastest"], "--backend", "onnxruntime"]
+    assert str(tmp_path / "zoo") in words["squint"]
+
+
 def test_every_form_of_answer_is_read() -> None:
     one = {"predictions": [{"index": 3}, {"index": 1}]}
     assert best_of(one) == best_of([one]) == [3, 1]
@@ -88,10 +95,11 @@ def test_every_form_of_answer_is_read() -> None:
 
 
 def test_contenders_by_name() -> None:
-    entries = contenders(["squint", "squint-auto", "triton", "triton-default"])
-    assert [entry.server.name for entry in entries] == ["squint", "squint", "triton", "triton"]
-    assert entries[0].query == "level=full" and "min_level=fast" in entries[1].query
-    assert [entry.limits for entry in entries] == [True, True, True, False]
+    entries = contenders(["squint", "squint-auto", "triton", "triton-default", "squint-fastest"])
+    assert [entry.server.name for entry in entries] == ["squint", "squint", "triton", "triton", "squint-fastest"]
+    assert entries[0].query == entries[4].query == "level=full" and "min_level=fast" in entries[1].query
+    assert [entry.limits for entry in entries] == [True, True, True, False, True]
+    assert [entry.server.ours for entry in entries] == [True, True, False, False, True]
     for unknown in ("torchserve", "triton-auto", ""):
         with pytest.raises(ValueError, match="unknown server"):
             contenders([unknown])
