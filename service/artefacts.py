@@ -16,7 +16,7 @@ from service.core import versions
 from service.core.levels import AUTO, unknown
 from service.core.versions import Policy
 from service.errors import ConfigError
-from service.wire.messages import Unit
+from service.wire.messages.control import Unit
 
 Signature = tuple[tuple[str, int, int, int], ...]
 

@@ -19,7 +19,7 @@ import setproctitle
 from service import config
 from service.errors import WireError
 from service.wire.channel import ControlChannel
-from service.wire.messages import Control, Start
+from service.wire.messages.control import Control, Start
 from service.wire.pulse import RECORD_BYTES, Pulse
 from service.wire.slots import Arena
 

@@ -11,7 +11,7 @@ from service import artefacts
 from service.config import Config, ModelConfig
 from service.core import versions
 from service.errors import ConfigError, StartError
-from service.wire.messages import Unit
+from service.wire.messages.control import Unit
 
 
 class Checked(NamedTuple):

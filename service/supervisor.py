@@ -29,7 +29,7 @@ from service.core.restart import MAX_DELAY, Restart
 from service.errors import WireError
 from service.lateness import Lateness
 from service.wire.channel import ControlChannel
-from service.wire.messages import (
+from service.wire.messages.control import (
     Attach,
     Control,
     Current,

@@ -22,7 +22,7 @@ from service.backends import cache, nvidia, registry
 from service.backends.store import FOLDER, Store, name_of
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 
 TRIAL_SECONDS = 120.0
 """A trial that takes longer is given up."""

@@ -28,7 +28,7 @@ from service.backends.wide import LEAST_RUNS, TURNS, shares, under_load
 from service.errors import ConfigError
 from service.tasks.agreement import Agreement
 from service.tasks.registry import TASKS
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 
 SIZES = (1, 2, 4, 8)
 """Batch sizes that are timed; on a device those that it runs."""

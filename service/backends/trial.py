@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

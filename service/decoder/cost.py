@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from service.decoder.fitting import Placing
 from service.decoder.headers import Header
-from service.wire.messages import Shape
+from service.wire.messages.decoder import Shape
 
 _MILLION = 1e6
 _FIXED = 0.0001

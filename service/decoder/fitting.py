@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from service.wire.messages import Fitting, Geometry
+from service.wire.messages.decoder import Fitting, Geometry
 
 Box = tuple[float, float, float, float]
 

@@ -23,7 +23,7 @@ from service.decoder.fitting import Box, Placing, place
 from service.decoder.headers import Header
 from service.decoder.resample import resample
 from service.errors import Refusal
-from service.wire.messages import Fitting, Geometry
+from service.wire.messages.decoder import Fitting, Geometry
 
 Pixels = NDArray[np.uint8]
 

@@ -22,7 +22,8 @@ from service.decoder.cost import TooHeavy
 from service.errors import Refusal, WireError
 from service.wire import pulse
 from service.wire.channel import Channel
-from service.wire.messages import Attach, Decode, Decoded, Drain, FromDecoder, Heavy, Ready, ToDecoder, Undecoded
+from service.wire.messages.control import Attach, Drain, Ready
+from service.wire.messages.decoder import Decode, Decoded, FromDecoder, Heavy, ToDecoder, Undecoded
 
 MEMORY_BYTES = 288 << 20
 """What decoding may add to the address space; with what is there before it stays under 300 MiB of real memory."""

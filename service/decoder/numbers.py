@@ -13,7 +13,7 @@ from service.decoder import cost
 from service.decoder.fitting import place
 from service.decoder.resample import resample
 from service.errors import Refusal
-from service.wire.messages import Fitting, Geometry, Shape
+from service.wire.messages.decoder import Fitting, Geometry, Shape
 
 _HALF = 0.499 / 255
 """How far beyond 0 to 1 still rounds to a byte."""

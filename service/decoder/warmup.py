@@ -13,7 +13,7 @@ from service.config import Limits
 from service.decoder import cost, headers, image, numbers
 from service.decoder.fitting import place
 from service.errors import Refusal
-from service.wire.messages import Fitting, Shape
+from service.wire.messages.decoder import Fitting, Shape
 
 _WEBP_LOSSY = (
     b"RIFF(\0\0\0WEBPVP8 \x1c\0\0\0p\x01\0\x9d\x01*\x02\0\x02\0\x07@\x96%\x94\x02t\x01@\0\0\xfe\xee\xa1\xe7\x0e\0\0"

@@ -22,7 +22,7 @@ from service.errors import WireError
 from service.metrics import Metrics, Now
 from service.version import VERSION
 from service.wire import pulse
-from service.wire.messages import Attach, Control, Current, Late, Lost, Reload, Restarts, Role
+from service.wire.messages.control import Attach, Control, Current, Late, Lost, Reload, Restarts, Role
 
 
 async def beat(birth: child.Birth) -> None:

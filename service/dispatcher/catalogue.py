@@ -17,7 +17,9 @@ from service.core.levels import AUTO, CUSTOM, Choice, Level
 from service.core.queue import LaneKey
 from service.core.versions import Policy, Split
 from service.errors import Refusal
-from service.wire.messages import Fitting, Loaded, Unit
+from service.wire.messages.control import Unit
+from service.wire.messages.decoder import Fitting
+from service.wire.messages.worker import Loaded
 
 
 class Entry:

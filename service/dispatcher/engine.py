@@ -24,8 +24,9 @@ from service.dispatcher.statistics import Statistics
 from service.dispatcher.tickets import Ask, Done, Image, Outcome, Stored, Ticket, store
 from service.errors import STATUS, Refusal, WireError
 from service.metrics import Metrics
-from service.wire import messages
-from service.wire.messages import Role
+from service.wire.messages.control import Role
+from service.wire.messages.decoder import Decode, Decoded, FromDecoder, Heavy, Undecoded
+from service.wire.messages.worker import FromWorker, Hello, LoadDone, Loaded, Ran, Run, RunFailed, Undone, Work
 from service.wire.slots import Arena, SlotTable
 
 _MAX_DECODE_SECONDS = 600.0
@@ -33,16 +34,16 @@ DISCARD_ABOVE = 1 << 20
 """A body slot that held more than this gives its pages back, so that one large upload does not stay resident."""
 
 
-def check(message: messages.FromDecoder, limits: Limits) -> None:
+def check(message: FromDecoder, limits: Limits) -> None:
     """Raise WireError for what no sound decoder says: one that a hostile image has taken over must not bend others'
     answers, the predictions of the core, or the metrics."""
     sound = 0 <= message.seconds <= _MAX_DECODE_SECONDS
-    if isinstance(message, messages.Decoded):
+    if isinstance(message, Decoded):
         place = message.geometry
         sound &= 0 < place.width <= limits.side and 0 < place.height <= limits.side
         sound &= place.width * place.height <= max(limits.pixels, limits.jpeg_pixels)
         sound &= all(abs(edge) <= 2 * limits.side for edge in place.box)
-    elif isinstance(message, messages.Undecoded):
+    elif isinstance(message, Undecoded):
         sound &= 400 <= STATUS.get(message.code, 0) < 500 and len(message.message) <= 200
         sound &= message.message.isprintable()
     if not sound:
@@ -195,7 +196,7 @@ class Engine:
         self.holdings.lost(index)
         self._act()
 
-    def _from_decoder(self, index: int, message: messages.FromDecoder) -> None:
+    def _from_decoder(self, index: int, message: FromDecoder) -> None:
         check(message, self._limits)
         ticket = self._decoding.get(index, {}).pop(message.id, None)
         if ticket is None:
@@ -204,7 +205,7 @@ class Engine:
         if not isinstance(ticket.body, Stored):
             self._free_bodies[index].append(ticket.body_slot)
         self._was_read(ticket)
-        if isinstance(message, messages.Heavy):
+        if isinstance(message, Heavy):
             if ticket.item.heavy:
                 raise WireError("an image was given back twice")
             self._core.heavy(now, index, ticket.item)
@@ -214,7 +215,7 @@ class Engine:
         ticket.body = b""
         ticket.outcome.decode = message.seconds
         self._metrics.decoded(message.seconds)
-        if isinstance(message, messages.Decoded):
+        if isinstance(message, Decoded):
             ticket.geometry = message.geometry
             self._core.decoded(now, index, ticket.item, message.seconds)
         else:
@@ -232,27 +233,27 @@ class Engine:
         elif len(ticket.body) > DISCARD_ABOVE:
             self._bodies.discard(ticket.body_slot)
 
-    def _from_worker(self, index: int, message: messages.FromWorker) -> None:
+    def _from_worker(self, index: int, message: FromWorker) -> None:
         now = self.clock()
-        if isinstance(message, messages.Hello):
+        if isinstance(message, Hello):
             self._hello(now, index, message)
-        elif isinstance(message, messages.Ran):
+        elif isinstance(message, Ran):
             self._ran(now, index, message)
-        elif isinstance(message, messages.RunFailed):
+        elif isinstance(message, RunFailed):
             self._end_batch(message.batch)
             self._core.run_failed(now, index, message.batch, message.kind)
         else:
             serves = self.holdings.said(index, message)
-            if serves and isinstance(message, messages.LoadDone):
+            if serves and isinstance(message, LoadDone):
                 self._core.worker_serves(now, index, self._profiles([message.loaded]), self._max_batch)
         self._act()
 
-    def _hello(self, now: float, index: int, hello: messages.Hello) -> None:
+    def _hello(self, now: float, index: int, hello: Hello) -> None:
         self._max_batch = hello.max_batch
         self._core.worker_up(now, index, hello.engines, self._profiles(hello.models), hello.max_batch, hello.ahead)
         self.holdings.hello(index, [loaded.key for loaded in hello.models])
 
-    def _profiles(self, models: Sequence[messages.Loaded]) -> dict[LaneKey, Profile]:
+    def _profiles(self, models: Sequence[Loaded]) -> dict[LaneKey, Profile]:
         """What a worker has loaded, as the core wants to know it."""
         profiles = {}
         for loaded in models:
@@ -266,7 +267,7 @@ class Engine:
         """Give up the lanes of a unit that no request gets any more; false while some are to be answered."""
         return self._core.forget(key)
 
-    def _ran(self, now: float, index: int, ran: messages.Ran) -> None:
+    def _ran(self, now: float, index: int, ran: Ran) -> None:
         failures: dict[int, Refusal] = {}
         for done in ran.items:
             ticket = self._tickets.get(done.id)
@@ -275,18 +276,18 @@ class Engine:
             ticket.outcome.infer = ran.infer
             ticket.outcome.post = ran.post
             ticket.outcome.ended = now
-            if isinstance(done, messages.Done):
+            if isinstance(done, Undone):
+                failures[done.id] = Refusal(done.code, done.message)
+            else:
                 ticket.outcome.result = done.result
                 ticket.outcome.tokens = done.tokens
                 ticket.outcome.box = ticket.geometry.box if ticket.geometry else None
                 ticket.outcome.raw = done.raw
-            else:
-                failures[done.id] = Refusal(done.code, done.message)
         self._count(ran)
         self._end_batch(ran.batch)
         self._core.ran(now, index, ran.batch, failures, ran.infer + ran.post)
 
-    def _count(self, ran: messages.Ran) -> None:
+    def _count(self, ran: Ran) -> None:
         _, tickets = self._running.get(ran.batch, (0, []))
         if tickets:
             model = tickets[0].ask.entry.manifest
@@ -324,7 +325,7 @@ class Engine:
         self._pool.send(
             "decoder",
             action.decoder,
-            messages.Decode(action.item.id, body.slot, body.size, pixels, fitting, action.limit, body.shape),
+            Decode(action.item.id, body.slot, body.size, pixels, fitting, action.limit, body.shape),
         )
 
     def _start_run(self, action: StartRun) -> None:
@@ -345,9 +346,7 @@ class Engine:
             if ticket.slot is None or ticket.geometry is None:
                 raise RuntimeError("a queued item has no pixels")
             works.append(
-                messages.Work(
-                    ticket.item.id, ticket.slot.index, ticket.slot.generation, ticket.geometry, ticket.ask.options
-                )
+                Work(ticket.item.id, ticket.slot.index, ticket.slot.generation, ticket.geometry, ticket.ask.options)
             )
         first = tickets[0].ask
         label = first.entry.served(first.level, action.lane).label
@@ -355,7 +354,7 @@ class Engine:
         self._pool.send(
             "worker",
             action.worker,
-            messages.Run(action.batch, action.lane.model, action.lane.level, works, action.wide),
+            Run(action.batch, action.lane.model, action.lane.level, works, action.wide),
         )
 
     def _answer(self, action: Answer) -> None:

@@ -25,20 +25,24 @@ from service.dispatcher.questions import Questions
 from service.dispatcher.tickets import Ask, Notice, Stored, Ticket
 from service.dispatcher.turnover import Turnover
 from service.errors import Refusal, WireError
-from service.wire import messages
-from service.wire.messages import (
+from service.wire.messages.gateway import (
     Admit,
+    Admitted,
     Answered,
     Cancel,
     Counted,
+    Freed,
     FromGateway,
     Leaving,
+    Offer,
     Question,
+    Report,
     Served,
     Spent,
     Submit,
     Using,
     Wake,
+    Wanted,
 )
 
 LOOK_SECONDS = 0.1
@@ -156,7 +160,7 @@ class Gateways:
             self._turnover.units(),
             {name: (policy.versions, policy.canary, policy.share) for name, policy in policies.items()},
             [
-                messages.Offer(entry.key, entry.loaded, [level.lane for level in entry.offered])
+                Offer(entry.key, entry.loaded, [level.lane for level in entry.offered])
                 for entry in catalogue.all_entries()
                 if entry.loaded is not None
             ],
@@ -240,7 +244,7 @@ class Gateways:
         waiting = [number for number, ticket in asked if ticket is not None and ticket.item.state is State.ADMITTED]
         gateway.admitted.clear()
         if waiting:
-            self._send(gateway, messages.Admitted(waiting))
+            self._send(gateway, Admitted(waiting))
 
     def _submit(self, gateway: _Gateway, message: Submit) -> None:
         first = gateway.index * self._slots
@@ -257,7 +261,7 @@ class Gateways:
         # Of a body that was decoded the ticket knows no more.
         read = ticket.busy and isinstance(ticket.body, Stored)
         if read:
-            ticket.read = partial(self._send, gateway, messages.Freed(number))
+            ticket.read = partial(self._send, gateway, Freed(number))
         times = item.admitted_at, item.submitted_at, item.decode_at, item.queued_at, item.started_at, outcome.ended
         self._send(
             gateway,
@@ -292,7 +296,7 @@ class Gateways:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reporting[number] = waiting, done
         for gateway in self._there.values():
-            self._send(gateway, messages.Report(number))
+            self._send(gateway, Report(number))
         with contextlib.suppress(TimeoutError):
             if waiting:
                 await asyncio.wait_for(done, REPORT_SECONDS)
@@ -329,6 +333,6 @@ class Gateways:
         task.add_done_callback(self._tasks.discard)
 
 
-def _level(wanted: messages.Wanted) -> Level | Choice:
+def _level(wanted: Wanted) -> Level | Choice:
     level = Level(wanted.spelled, wanted.lane, wanted.label, wanted.gmacs, wanted.tokens)
     return Choice(level) if wanted.choice else level

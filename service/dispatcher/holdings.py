@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from service.wire.messages import Load, LoadDone, LoadFailed, Unit, Unload, Unloaded
+from service.wire.messages.control import Unit
+from service.wire.messages.worker import Load, LoadDone, LoadFailed, Unload, Unloaded
 
 _TURN = 0.02
 STRIKES = 2

@@ -15,7 +15,7 @@ from service import child, log
 from service.dispatcher.assembly import Assembly, beat, heard
 from service.dispatcher.gateways import Gateways
 from service.dispatcher.questions import Questions
-from service.wire.messages import Attach, Drain, Ready
+from service.wire.messages.control import Attach, Drain, Ready
 
 
 class Process:

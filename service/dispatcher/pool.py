@@ -11,7 +11,10 @@ import msgspec
 
 from service import log
 from service.wire.channel import MAX_FRAME, Splitter, frame
-from service.wire.messages import FromDecoder, FromGateway, FromWorker, Role, ToGateway
+from service.wire.messages.control import Role
+from service.wire.messages.decoder import FromDecoder
+from service.wire.messages.gateway import FromGateway, ToGateway
+from service.wire.messages.worker import FromWorker
 
 _TYPES: dict[str, Any] = {
     "decoder": FromDecoder,

@@ -11,7 +11,7 @@ from service.core.versions import Policy
 from service.dispatcher.counting import Counting
 from service.dispatcher.repository import Repository
 from service.errors import Refusal
-from service.wire.messages import Question, Reply
+from service.wire.messages.gateway import Question, Reply
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -13,8 +13,8 @@ from service.core.levels import Choice, Level
 from service.core.queue import Item
 from service.dispatcher.catalogue import Entry
 from service.errors import Refusal
-from service.wire import messages
-from service.wire.messages import Geometry, Options
+from service.wire.messages.decoder import Geometry, Kind, Shape
+from service.wire.messages.results import Options, Raw, Result, TokenMap
 from service.wire.slots import Arena, Slot
 
 
@@ -22,7 +22,7 @@ class Tensor(msgspec.Struct, frozen=True):
     """An image that comes as numbers: `data` holds height x width x 3 of them, RGB, row by row."""
 
     data: bytes | memoryview
-    kind: messages.Kind
+    kind: Kind
     height: int
     width: int
 
@@ -40,7 +40,7 @@ class Stored(msgspec.Struct, frozen=True):
 
     slot: int
     size: int
-    shape: messages.Shape | None = None
+    shape: Shape | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -58,9 +58,9 @@ class Ask(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct):
     """What became of one image; times are seconds."""
 
-    result: messages.Result | None = None
-    tokens: messages.TokenMap | None = None
-    raw: tuple[messages.Raw, ...] = ()
+    result: Result | None = None
+    tokens: TokenMap | None = None
+    raw: tuple[Raw, ...] = ()
     refusal: Refusal | None = None
     decode: float = 0.0
     queue: float = 0.0
@@ -156,6 +156,6 @@ def store(bodies: Arena, slot: int, body: Image) -> Stored:
     size = len(body)
     if isinstance(body, Tensor):
         bodies.view(slot)[:size] = body.data
-        return Stored(slot, size, messages.Shape(body.kind, body.height, body.width))
+        return Stored(slot, size, Shape(body.kind, body.height, body.width))
     bodies.view(slot)[:size] = body
     return Stored(slot, size)

@@ -25,7 +25,7 @@ from service.dispatcher.engine import Engine
 from service.dispatcher.holdings import LoadError
 from service.errors import ConfigError, Refusal, WireError
 from service.metrics import Metrics
-from service.wire.messages import Current, Unit
+from service.wire.messages.control import Current, Unit
 
 REASONS = {
     "verification": "it does not match its manifest, or is none of this service's models",

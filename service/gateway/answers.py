@@ -14,7 +14,7 @@ from models.manifest import Manifest
 from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
 from service.gateway.exchange import Headers
-from service.wire import messages
+from service.wire.messages.results import Classification, Detections, Result, TokenMap
 
 _CLOSING = ("body_too_large", "slow_upload")
 """After these the rest of the body is not worth waiting for."""
@@ -90,12 +90,12 @@ def server_timing(outcome: Outcome, seconds: float) -> bytes:
     )
 
 
-def _result(labels: list[str], result: messages.Result) -> dict[str, Any]:
+def _result(labels: list[str], result: Result) -> dict[str, Any]:
     """The task's own part of an answer, with labels for indices."""
-    if isinstance(result, messages.Classification):
+    if isinstance(result, Classification):
         classes = result.predictions
         return {"predictions": [{"label": labels[p.index], "index": p.index, "score": p.score} for p in classes]}
-    if isinstance(result, messages.Detections):
+    if isinstance(result, Detections):
         return {
             "predictions": [
                 {"label": labels[found.index], "index": found.index, "score": found.score, "box": found.box}
@@ -118,7 +118,7 @@ def _result(labels: list[str], result: messages.Result) -> dict[str, Any]:
     return {"size": result.size, "mask": mask, "segments": segments}
 
 
-def _tokens(tokens: messages.TokenMap) -> dict[str, Any]:
+def _tokens(tokens: TokenMap) -> dict[str, Any]:
     return {"grid": tokens.grid, "groups": {"format": "rle", "runs": tokens.runs}, "sizes": tokens.sizes}
 
 

@@ -17,7 +17,8 @@ from service.gateway.mirror import Mirror
 from service.gateway.remote import RemoteEngine
 from service.metrics import Metrics
 from service.version import VERSION
-from service.wire.messages import Attach, Control, Counted, Leaving, Reply, Report, Role, Served, Spent, ToGateway
+from service.wire.messages.control import Attach, Control, Role
+from service.wire.messages.gateway import Counted, Leaving, Reply, Report, Served, Spent, ToGateway
 
 _COUNT_SECONDS = 0.25
 """How often it says what it has counted: so much is lost with it."""

@@ -14,7 +14,7 @@ from service.dispatcher import statistics
 from service.dispatcher.repository import Row, may_change
 from service.dispatcher.statistics import Statistics
 from service.errors import Refusal
-from service.wire.messages import About, Question, Reply
+from service.wire.messages.gateway import About, Question, Reply
 
 _GONE = "the models cannot be told of at the moment"
 

@@ -22,7 +22,7 @@ from service.gateway.apart import Apart
 from service.gateway.observing import Observer
 from service.gateway.server import Server
 from service.gateway.serving import Gateway
-from service.wire.messages import Attach, Drain, Failed, Ready
+from service.wire.messages.control import Attach, Drain, Failed, Ready
 
 if TYPE_CHECKING:
     from service.gateway.rpc.server import RpcServer

@@ -11,7 +11,7 @@ from models.manifest import ManifestError
 from service import log
 from service.core.versions import Policy
 from service.dispatcher.catalogue import Catalogue, Entry
-from service.wire.messages import Served, Using, Wake
+from service.wire.messages.gateway import Served, Using, Wake
 
 _FIRST_GUESS = 5.0
 """Seconds that loading is taken to last before it was seen."""

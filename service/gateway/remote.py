@@ -22,8 +22,8 @@ from service.dispatcher.pool import Pool
 from service.dispatcher.statistics import Statistics
 from service.dispatcher.tickets import Ask, Image, Notice, Outcome, Stored, Ticket, store
 from service.errors import Refusal
-from service.wire import messages
-from service.wire.messages import Admit, Answered, Role, Submit, ToGateway
+from service.wire.messages.control import Role
+from service.wire.messages.gateway import Admit, Admitted, Answered, Cancel, Freed, Served, Submit, ToGateway, Wanted
 from service.wire.slots import Arena
 
 _KEPT = ((16, DISCARD_ABOVE), (128, 1 << 17), (1 << 30, 0))
@@ -119,7 +119,7 @@ class RemoteEngine:
     def cancel(self, ticket: Ticket) -> None:
         """The client went away: the image is dropped wherever it is."""
         if self._open and self._unasked.pop(ticket.item.id, None) is None:
-            self.send(messages.Cancel(ticket.item.id))
+            self.send(Cancel(ticket.item.id))
         else:
             self._refuse(ticket, Refusal("client_closed_request", "the client closed the connection"))
 
@@ -141,17 +141,17 @@ class RemoteEngine:
     def _hear(self, index: int, message: ToGateway) -> None:
         if isinstance(message, Answered):
             self._answered(message)
-        elif isinstance(message, messages.Admitted):
+        elif isinstance(message, Admitted):
             for number in message.ids:
                 ticket = self._tickets.get(number)
                 if ticket is not None:
                     self._decided(ticket, None)
-        elif isinstance(message, messages.Freed):
+        elif isinstance(message, Freed):
             stored = self._read.pop(message.id, None)
             if stored is not None:
                 self._give(stored)
         else:
-            if isinstance(message, messages.Served):
+            if isinstance(message, Served):
                 self._served(message.ready)
             self.told(message)
 
@@ -282,7 +282,7 @@ def _admit(ticket: Ticket) -> Admit:
     ask = ticket.ask
     choice = isinstance(ask.level, Choice)
     level: Level = ask.level.least if isinstance(ask.level, Choice) else ask.level
-    wanted = messages.Wanted(level.spelled, level.lane, level.label, level.gmacs, level.tokens, choice)
+    wanted = Wanted(level.spelled, level.lane, level.label, level.gmacs, level.tokens, choice)
     return Admit(ticket.item.id, ask.entry.key, wanted, ask.deadline, ask.priority, ask.client, ask.options)
 
 

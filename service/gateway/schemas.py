@@ -10,14 +10,14 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import Refusal
-from service.wire import messages
+from service.wire.messages.results import Options
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 LevelName = Annotated[str, Field(min_length=1, max_length=200)]
 TIMEOUT_HEADER = "x-request-timeout-ms"
 OPTION_HEADER = "x-squint-"
 _TIMEOUT, _OPTION = TIMEOUT_HEADER.encode("ascii"), OPTION_HEADER.encode("ascii")
-_OF_RESULT = set(messages.Options.__struct_fields__)
+_OF_RESULT = set(Options.__struct_fields__)
 
 
 class CommonOptions(BaseModel):
@@ -86,7 +86,7 @@ _KEPT_BYTES = 500
 _Given = tuple[tuple[bytes, bytes], ...]
 
 
-def options(task: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[CommonOptions, messages.Options]:
+def options(task: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[CommonOptions, Options]:
     """The options of a request, and those among them that a task's result depends on; not to be changed, for other
     requests share them. The query wins over headers. Raises Refusal that names option and bounds."""
     among = _options_among(headers)
@@ -96,7 +96,7 @@ def options(task: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> 
 
 
 @lru_cache(1024)
-def _cached(task: str, query: bytes, headers: _Given) -> tuple[CommonOptions, messages.Options]:
+def _cached(task: str, query: bytes, headers: _Given) -> tuple[CommonOptions, Options]:
     parsed = parse_options(task, _merged(task, query, headers))
     return parsed, of_result(parsed)
 
@@ -120,11 +120,11 @@ def _merged(task: str, query: bytes, headers: _Given) -> dict[str, str]:
     return found
 
 
-def of_result(options: CommonOptions) -> messages.Options:
+def of_result(options: CommonOptions) -> Options:
     """Those among a request's options that a task's result depends on."""
     given = options.model_dump(include=_OF_RESULT)
     given["explain"] = "tokens" if options.explain in ("tokens", "all") else None
-    return messages.Options(**given)
+    return Options(**given)
 
 
 def parse_options(task: str, options: Mapping[str, str]) -> CommonOptions:

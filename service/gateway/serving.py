@@ -27,7 +27,7 @@ from service.errors import Refusal
 from service.gateway import answers, body, schemas
 from service.gateway.auth import Guard
 from service.metrics import Metrics
-from service.wire import messages
+from service.wire.messages.results import Options
 
 Speech = Literal["http", "grpc", "kserve-http", "kserve-grpc"]
 State = Literal["starting", "ready", "unavailable", "draining"]
@@ -219,7 +219,7 @@ class Serving:
     def understand(
         self,
         options: schemas.CommonOptions,
-        of_result: messages.Options,
+        of_result: Options,
         within: float | None = None,
         entry: Entry | None = None,
     ) -> None:

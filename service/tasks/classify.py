@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.tasks.agreement import Agreement, Outputs
-from service.wire.messages import Classification, Geometry, Options, Prediction
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Classification, Options, Prediction
 
 OUTPUTS = ("logits",)
 NEAR = 0.01

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.tasks.agreement import Agreement, Outputs
-from service.wire.messages import Detection, Detections, Geometry, Options
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Detection, Detections, Options
 
 OUTPUTS = ("boxes", "scores", "labels")
 CONFIDENT = 0.3

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.wire.messages import Geometry
+from service.wire.messages.decoder import Geometry
 
 Edges = NDArray[np.int64]
 

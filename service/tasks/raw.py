@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.tasks.agreement import Outputs
-from service.wire.messages import Form, Raw
+from service.wire.messages.results import Raw
+from service.wire.messages.worker import Form
 
 _KINDS = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from service.tasks import classify, detect, segment
 from service.tasks.agreement import Agreement, Outputs
-from service.wire.messages import Geometry, Options, Result
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options, Result
 
 
 @dataclass(frozen=True, slots=True)

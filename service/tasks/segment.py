@@ -18,7 +18,8 @@ from service.tasks.agreement import Agreement, Outputs
 from service.tasks.grid import Grid, grid, spread
 from service.tasks.outline import refine
 from service.tasks.runs import Strips
-from service.wire.messages import Geometry, Options, Segment, Segmentation
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options, Segment, Segmentation
 
 OUTPUTS = ("mask",)
 COARSE = 2.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Transform
-from service.wire.messages import TokenMap
+from service.wire.messages.results import TokenMap
 
 OUTPUT = "tokens"
 

@@ -10,7 +10,7 @@ import numpy as np
 from service import log
 from service.backends.base import BackendError, Images, Outputs
 from service.tasks import raw, tokens
-from service.wire.messages import Done, Ran, Run, RunFailed, Timing, Undone, Work
+from service.wire.messages.worker import Done, Ran, Run, RunFailed, Timing, Undone, Work
 from service.wire.slots import Arena
 from service.worker.doubt import Doubt
 from service.worker.guard import Guard

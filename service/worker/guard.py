@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from service.wire.pulse import REST_LIMIT, Pulse
 
 LEAST_LIMIT = 2.0

@@ -8,7 +8,7 @@ import threading
 
 from service.errors import FrameTooLong, WireError
 from service.wire.channel import Channel
-from service.wire.messages import FromWorker, Load, Ran, Run, RunFailed, ToWorker, Unload
+from service.wire.messages.worker import FromWorker, Load, Ran, Run, RunFailed, ToWorker, Unload
 
 
 class Link:

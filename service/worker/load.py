@@ -29,7 +29,8 @@ from service.core.batching import Profile
 from service.errors import ConfigError
 from service.tasks import raw
 from service.tasks.registry import TASKS, Task
-from service.wire.messages import Form, Loaded, Timing, Unit
+from service.wire.messages.control import Unit
+from service.wire.messages.worker import Form, Loaded, Timing
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -14,7 +14,8 @@ from models.manifest import ManifestError
 from service import log
 from service.config import Config
 from service.errors import ConfigError
-from service.wire.messages import Load, LoadDone, LoadFailed, Unit, Unload, Unloaded
+from service.wire.messages.control import Unit
+from service.wire.messages.worker import Load, LoadDone, LoadFailed, Unload, Unloaded
 from service.worker.load import give_back_memory, load
 from service.worker.shelf import Shelf
 

@@ -17,7 +17,8 @@ from service import child, log
 from service.backends.base import BackendError
 from service.config import CPU
 from service.errors import ConfigError, WireError
-from service.wire.messages import Attach, Drain, Failed, Hello, Ready, Run
+from service.wire.messages.control import Attach, Drain, Failed, Ready
+from service.wire.messages.worker import Hello, Run
 from service.wire.pulse import REST
 from service.worker.batch import Bench
 from service.worker.guard import Guard

@@ -19,7 +19,8 @@ from service.backends.registry import open_backend
 from service.config import Limits
 from service.decoder.image import decode
 from service.tasks import detect, segment
-from service.wire.messages import Fitting, Geometry, Options
+from service.wire.messages.decoder import Fitting, Geometry
+from service.wire.messages.results import Options
 from squint.client import Classification, Client, Detections, Segmentation
 
 Corners = tuple[float, float, float, float]

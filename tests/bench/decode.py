@@ -24,7 +24,7 @@ from service.config import Limits
 from service.decoder import image
 from service.decoder.main import return_memory
 from service.decoder.resample import resample
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 from tests.unit.decoder.scenes import Pixels, noise, photo, save
 
 SIDE = 224

@@ -22,7 +22,8 @@ from service.decoder import headers, image
 from service.decoder.fitting import place
 from service.decoder.resample import resample
 from service.wire.channel import Channel, ControlChannel
-from service.wire.messages import Attach, Control, Decode, Decoded, Fitting, FromDecoder, Start
+from service.wire.messages.control import Attach, Control, Start
+from service.wire.messages.decoder import Decode, Decoded, Fitting, FromDecoder
 from service.wire.slots import Arena
 from tests.unit.decoder.scenes import photo, save
 

@@ -16,7 +16,7 @@ from service.config import Limits
 from service.decoder import cost, headers, image, warmup
 from service.decoder.fitting import place
 from service.decoder.main import return_memory
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 from tests.unit.decoder.scenes import noise, photo, save
 
 SIZES = [(160, 120), (500, 375), (1280, 960), (2048, 1536), (4000, 3000)]

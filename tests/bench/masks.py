@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.tasks import segment
-from service.wire.messages import Geometry, Options
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options
 
 CLASSES, BLOBS, STRAY = 14, 12, 0.002
 CASES = ((224, 640, 480), (224, 1920, 1080), (224, 224, 224), (56, 640, 480))

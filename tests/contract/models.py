@@ -17,7 +17,7 @@ from models.manifest import Level, Manifest, Task
 from models.reference import kept_answers
 from service.backends.choose import choose
 from service.backends.trial import Measured, Trial
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from tests.contract.graphs import Shape, graph
 
 LABELS = ["background", "disc", "star", "cup", "key"]

@@ -20,7 +20,7 @@ from service.backends.trial import Measured
 from service.config import Config
 from service.errors import ConfigError, StartError
 from service.settings import SETTINGS
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from squint import cli
 from squint.measure import backends
 

@@ -19,7 +19,7 @@ from service.gateway.kserve import metadata, outputs
 from service.gateway.kserve.outputs import RAW, Results, Wanted
 from service.gateway.kserve.tensors import Output
 from service.gateway.serving import Gateway, Serving
-from service.wire import messages
+from service.wire.messages.results import Options, Result
 
 Value = bool | int | float | str | None
 Parameters = Mapping[str, Value]
@@ -147,7 +147,7 @@ def _entry(serving: Serving) -> Entry:
     return serving.entry
 
 
-def _parsed(task: str, given: Mapping[str, str]) -> tuple[schemas.CommonOptions, messages.Options]:
+def _parsed(task: str, given: Mapping[str, str]) -> tuple[schemas.CommonOptions, Options]:
     """Options as they were validated, those of the same request as before without doing it again. Raises Refusal."""
     pairs = tuple(given.items())
     short = sum(len(name) + len(value) for name, value in pairs) <= _KEPT_LETTERS
@@ -155,7 +155,7 @@ def _parsed(task: str, given: Mapping[str, str]) -> tuple[schemas.CommonOptions,
 
 
 @lru_cache(1024)
-def _cached(task: str, pairs: tuple[tuple[str, str], ...]) -> tuple[schemas.CommonOptions, messages.Options]:
+def _cached(task: str, pairs: tuple[tuple[str, str], ...]) -> tuple[schemas.CommonOptions, Options]:
     parsed = schemas.parse_options(task, dict(pairs))
     return parsed, schemas.of_result(parsed)
 
@@ -226,7 +226,7 @@ def _results(gateway: Gateway, serving: Serving, entry: Entry, outcomes: Sequenc
     )
 
 
-def _result(outcome: Outcome) -> messages.Result:
+def _result(outcome: Outcome) -> Result:
     if outcome.result is None:
         raise Refusal("internal", "the result was lost")
     return outcome.result

@@ -16,7 +16,8 @@ import msgspec
 
 from service.errors import Refusal
 from service.gateway.kserve.tensors import Output
-from service.wire.messages import Classification, Detections, Form, Raw, Segmentation
+from service.wire.messages.results import Classification, Detections, Raw, Segmentation
+from service.wire.messages.worker import Form
 
 RAW = "raw_"
 JSON = "json"

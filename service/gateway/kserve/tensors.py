@@ -19,7 +19,7 @@ import msgspec
 from service.config import Limits
 from service.dispatcher.tickets import Image, Tensor
 from service.errors import Refusal
-from service.wire.messages import Kind
+from service.wire.messages.decoder import Kind
 
 INPUT = "images"
 """The one input of every model."""

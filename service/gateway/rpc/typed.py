@@ -12,7 +12,7 @@ from service.gateway import schemas
 from service.gateway.rpc import status
 from service.gateway.serving import Serving
 from service.proto.squint.v1 import vision_pb2 as pb
-from service.wire import messages
+from service.wire.messages.results import Classification, Detection, Detections, Options, Segmentation, TokenMap
 
 Request = pb.ClassifyRequest | pb.DetectRequest | pb.SegmentRequest
 Response = pb.ClassifyResponse | pb.DetectResponse | pb.SegmentResponse
@@ -28,7 +28,7 @@ _Value = str | int | float | None
 _Given = tuple[tuple[str, _Value], ...]
 
 
-def options(task: str, request: Request) -> tuple[schemas.CommonOptions, messages.Options]:
+def options(task: str, request: Request) -> tuple[schemas.CommonOptions, Options]:
     """The options of a request, and those that its result depends on; not to be changed, for other requests share
     them. Raises Refusal that names option and bounds."""
     common = request.options
@@ -48,7 +48,7 @@ def options(task: str, request: Request) -> tuple[schemas.CommonOptions, message
 
 
 @lru_cache(1024)
-def _parsed(task: str, given: _Given) -> tuple[schemas.CommonOptions, messages.Options]:
+def _parsed(task: str, given: _Given) -> tuple[schemas.CommonOptions, Options]:
     parsed = schemas.parse_options(task, {name: str(value) for name, value in given if value not in ("", None)})
     return parsed, schemas.of_result(parsed)
 
@@ -105,12 +105,12 @@ def answer(serving: Serving, outcome: Outcome, seconds: float) -> Response:
         course=_course(outcome) if serving.explain else None,
     )
     labels = model.labels
-    if isinstance(result, messages.Classification):
+    if isinstance(result, Classification):
         classes = [pb.Class(label=labels[p.index], index=p.index, score=p.score) for p in result.predictions]
         return pb.ClassifyResponse(served=served, predictions=classes)
-    if isinstance(result, messages.Detections):
+    if isinstance(result, Detections):
         return pb.DetectResponse(served=served, predictions=[_detection(labels, found) for found in result.objects])
-    if isinstance(result, messages.Segmentation):
+    if isinstance(result, Segmentation):
         return _segmented(served, labels, result)
     raise Refusal("internal", "the result is of another kind")
 
@@ -122,7 +122,7 @@ def error(refusal: Refusal, request_id: str) -> pb.Error:
     )
 
 
-def _detection(labels: list[str], found: messages.Detection) -> pb.Detection:
+def _detection(labels: list[str], found: Detection) -> pb.Detection:
     return pb.Detection(label=labels[found.index], index=found.index, score=found.score, box=_box(found.box))
 
 
@@ -131,7 +131,7 @@ def _box(corners: tuple[float, float, float, float]) -> pb.Box:
     return pb.Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def _segmented(served: pb.Served, labels: list[str], result: messages.Segmentation) -> pb.SegmentResponse:
+def _segmented(served: pb.Served, labels: list[str], result: Segmentation) -> pb.SegmentResponse:
     return pb.SegmentResponse(
         served=served,
         height=result.size[0],
@@ -152,7 +152,7 @@ def _segmented(served: pb.Served, labels: list[str], result: messages.Segmentati
     )
 
 
-def _tokens(tokens: messages.TokenMap, box: tuple[float, float, float, float] | None) -> pb.TokenGroups:
+def _tokens(tokens: TokenMap, box: tuple[float, float, float, float] | None) -> pb.TokenGroups:
     rows, columns = tokens.grid
     runs = [pb.Run(group=group, patches=patches) for group, patches in tokens.runs]
     place = None if box is None else _box(box)

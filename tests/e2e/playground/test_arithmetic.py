@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as coco
 
 from service.decoder.fitting import place
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 from tests.e2e.playground.browser import Visit
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -18,7 +18,7 @@ from service.backends import cache, choose, measure, registry
 from service.backends.store import FOLDER, Store
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from tests.contract import models
 from tests.contract.graphs import Shape, graph
 

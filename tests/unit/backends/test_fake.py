@@ -10,7 +10,8 @@ from models.manifest import Task
 from service.backends import fake
 from service.backends.base import BackendError, Images
 from service.tasks.registry import TASKS
-from service.wire.messages import Geometry, Options
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options
 from tests.contract import models
 
 PLACE = Geometry(32, 32, (0.0, 0.0, 32.0, 32.0))

@@ -15,8 +15,9 @@ from pycocotools import mask as coco
 
 from service.tasks import segment
 from service.tasks.outline import refine
-from service.wire import messages
-from service.wire.messages import Geometry
+from service.wire.messages import results
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options
 from squint.client import Segmentation, TokenGroups, Unreadable
 from squint.client.masks import filled, run_lengths
 from tests.unit.client import answers
@@ -24,7 +25,7 @@ from tests.unit.client import answers
 Form = Any
 
 
-def told(answer: messages.Segmentation) -> Segmentation:
+def told(answer: results.Segmentation) -> Segmentation:
     """A worker's result as a client gets it."""
     mask: dict[str, Any] = {"format": answer.format}
     if answer.format == "png":
@@ -53,7 +54,7 @@ def test_every_form_gives_the_pixels_that_the_task_has(form: Form, data: st.Data
     mask = np.array(cells, kind).reshape(height, width)
     across, down = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     place = Geometry(across, down, (0.0, 0.0, float(across), float(down)))
-    answer = told(segment.result({"mask": mask}, place, messages.Options(mask=form)))
+    answer = told(segment.result({"mask": mask}, place, Options(mask=form)))
     expected = segment.pixels({"mask": mask}, place)
     found = answer.array()
     assert found.shape == (down, across)
@@ -132,5 +133,5 @@ def test_the_finest_outlines_survive() -> None:
     place = Geometry(30, 20, (0.0, 0.0, 30.0, 20.0))
     assert refine(mask).shape != mask.shape
     for form in ("rle", "png", "polygons"):
-        answer = told(segment.result({"mask": mask}, place, messages.Options(mask=form)))
+        answer = told(segment.result({"mask": mask}, place, Options(mask=form)))
         assert np.array_equal(answer.array(), segment.pixels({"mask": mask}, place)), form

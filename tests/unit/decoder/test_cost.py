@@ -10,7 +10,7 @@ from PIL import Image
 from service.config import Limits
 from service.decoder import cost, headers, image, warmup
 from service.decoder.fitting import place
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 from tests.unit.decoder.golden import GOLDEN
 from tests.unit.decoder.scenes import jpeg_header, jpeg_scan, photo, save
 

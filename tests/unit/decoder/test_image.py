@@ -11,7 +11,7 @@ from PIL import Image
 from service.config import Limits
 from service.decoder import headers, image
 from service.errors import Refusal
-from service.wire.messages import Fitting, Geometry
+from service.wire.messages.decoder import Fitting, Geometry
 from tests.unit.decoder.golden import GOLDEN, upright
 from tests.unit.decoder.scenes import Pixels, exif, jpeg_header, jpeg_scan, noise, photo, save, with_chunk, with_exif
 

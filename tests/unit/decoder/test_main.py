@@ -19,19 +19,8 @@ from service.decoder import image
 from service.errors import WireError
 from service.wire import pulse
 from service.wire.channel import Channel, ControlChannel
-from service.wire.messages import (
-    Attach,
-    Control,
-    Decode,
-    Decoded,
-    Drain,
-    Fitting,
-    FromDecoder,
-    Heavy,
-    Ready,
-    Start,
-    Undecoded,
-)
+from service.wire.messages.control import Attach, Control, Drain, Ready, Start
+from service.wire.messages.decoder import Decode, Decoded, Fitting, FromDecoder, Heavy, Undecoded
 from service.wire.pulse import Pulse
 from service.wire.slots import Arena
 from tests.unit.decoder.scenes import photo, save

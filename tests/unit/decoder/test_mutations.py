@@ -10,7 +10,7 @@ import pytest
 from service.config import Limits
 from service.decoder import image
 from service.errors import Refusal
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 from tests.unit.decoder.golden import GOLDEN
 
 _FITTING = Fitting(fit="letterbox", height=32, width=40, fill=(0, 0, 0))

@@ -12,7 +12,7 @@ from service.config import Limits
 from service.decoder import image, numbers
 from service.decoder.cost import TooHeavy
 from service.errors import Refusal
-from service.wire.messages import Fitting, Geometry, Shape
+from service.wire.messages.decoder import Fitting, Geometry, Shape
 from tests.unit.decoder import scenes
 
 CROP = Fitting(fit="crop", height=24, width=32, fill=(1, 2, 3))

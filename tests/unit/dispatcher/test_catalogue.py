@@ -15,7 +15,7 @@ from service.core.queue import LaneKey
 from service.core.versions import Policy
 from service.dispatcher.catalogue import Catalogue, Entry
 from service.errors import Refusal
-from service.wire.messages import Unit
+from service.wire.messages.control import Unit
 from tests.contract import models
 
 NAMED = {"balanced": "tome:4", "fast": "tome:8+width:1/2"}

@@ -15,7 +15,7 @@ from service.dispatcher.tickets import Outcome
 from service.dispatcher.triton_metrics import TritonMetrics
 from service.errors import Refusal, WireError
 from service.metrics import Metrics
-from service.wire.messages import Unit
+from service.wire.messages.control import Unit
 from tests.contract import models
 
 NAME, KEY = "toy", "toy/1"

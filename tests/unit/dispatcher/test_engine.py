@@ -9,7 +9,7 @@ import pytest
 from service.config import Limits
 from service.dispatcher.engine import check
 from service.errors import WireError
-from service.wire.messages import Decoded, FromDecoder, Geometry, Undecoded
+from service.wire.messages.decoder import Decoded, FromDecoder, Geometry, Undecoded
 
 LIMITS = Limits()
 BOX = (0.0, 0.0, 640.0, 480.0)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from service.dispatcher.holdings import Holdings, LoadError
-from service.wire.messages import Load, LoadDone, Loaded, LoadFailed, Unit, Unload, Unloaded
+from service.wire.messages.control import Unit
+from service.wire.messages.worker import Load, LoadDone, Loaded, LoadFailed, Unload, Unloaded
 
 OLD, NEW = Unit("toy@1:aa", "toy", "there/1"), Unit("toy@2:bb", "toy", "there/2")
 

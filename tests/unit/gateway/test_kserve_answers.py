@@ -17,7 +17,8 @@ from service.gateway import packing
 from service.gateway.kserve import outputs, status
 from service.gateway.kserve.outputs import Results, Wanted
 from service.gateway.kserve.tensors import binary, listed
-from service.wire.messages import Classification, Detection, Detections, Form, Prediction, Raw, Segment, Segmentation
+from service.wire.messages.results import Classification, Detection, Detections, Prediction, Raw, Segment, Segmentation
+from service.wire.messages.worker import Form
 
 LABELS = ["star", "heart", "fish"]
 

@@ -18,19 +18,9 @@ from service.dispatcher.tickets import Ask, Stored, Ticket
 from service.errors import Refusal
 from service.gateway.remote import RemoteEngine
 from service.wire.channel import Channel
-from service.wire.messages import (
-    Admit,
-    Admitted,
-    Answered,
-    Cancel,
-    Classification,
-    Freed,
-    FromGateway,
-    Options,
-    Served,
-    Submit,
-    Unit,
-)
+from service.wire.messages.control import Unit
+from service.wire.messages.gateway import Admit, Admitted, Answered, Cancel, Freed, FromGateway, Served, Submit
+from service.wire.messages.results import Classification, Options
 from service.wire.slots import Arena
 from tests.contract import models
 

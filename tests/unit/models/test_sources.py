@@ -19,7 +19,7 @@ from models.sources.pictures import fitted, reference_images
 from models.sources.preparation import Detect, Outputs, Preparation, read_preparation
 from service.config import Limits
 from service.decoder.image import decode
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 from tests.unit.decoder.scenes import photo, save
 from tests.walls import ROOT
 

@@ -7,7 +7,8 @@ import pytest
 
 from models.manifest import Tolerance
 from service.tasks import classify
-from service.wire.messages import Classification, Geometry, Options, Prediction
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Classification, Options, Prediction
 
 PLACE = Geometry(10, 10, (0.0, 0.0, 10.0, 10.0))
 

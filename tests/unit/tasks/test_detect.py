@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from service.tasks import detect
-from service.wire.messages import Detection, Geometry, Options
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Detection, Options
 
 WHOLE = Geometry(200, 100, (0.0, 0.0, 200.0, 100.0))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.tasks import raw
-from service.wire.messages import Form
+from service.wire.messages.worker import Form
 
 
 def test_the_forms_of_a_batch() -> None:

@@ -13,7 +13,8 @@ from pycocotools import mask as coco
 from service.tasks import contours, segment
 from service.tasks.grid import Grid, grid
 from service.tasks.outline import FINE, refine
-from service.wire.messages import Geometry, Options, Segmentation
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options, Segmentation
 
 # COCO's decoder predates numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

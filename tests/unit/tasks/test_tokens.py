@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from models.manifest import Transform
 from service.tasks.tokens import token_map
-from service.wire.messages import TokenMap
+from service.wire.messages.results import TokenMap
 
 
 def transform(height: int, width: int) -> Transform:

@@ -10,17 +10,8 @@ import pytest
 
 from service.errors import WireError
 from service.wire.channel import Channel, ControlChannel, Splitter, frame
-from service.wire.messages import (
-    Attach,
-    Control,
-    Decode,
-    Decoded,
-    Fitting,
-    FromDecoder,
-    Geometry,
-    ToDecoder,
-    Undecoded,
-)
+from service.wire.messages.control import Attach, Control
+from service.wire.messages.decoder import Decode, Decoded, Fitting, FromDecoder, Geometry, ToDecoder, Undecoded
 
 MESSAGES: list[Decoded | Undecoded] = [
     Decoded(1, Geometry(640, 480, (80.0, 0.0, 560.0, 480.0)), 0.25),

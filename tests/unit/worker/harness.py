@@ -19,22 +19,10 @@ from models import manifest
 from service.config import Config, encode
 from service.errors import WireError
 from service.wire.channel import Channel, ControlChannel
-from service.wire.messages import (
-    Attach,
-    Control,
-    Failed,
-    FromWorker,
-    Geometry,
-    Hello,
-    Options,
-    Ran,
-    Ready,
-    Run,
-    RunFailed,
-    Start,
-    Unit,
-    Work,
-)
+from service.wire.messages.control import Attach, Control, Failed, Ready, Start, Unit
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options
+from service.wire.messages.worker import FromWorker, Hello, Ran, Run, RunFailed, Work
 from service.wire.pulse import Pulse
 from service.wire.slots import Arena
 

@@ -8,7 +8,9 @@ import pytest
 from models import manifest
 from service.backends.base import Backend, BackendError, Images, Inputs, Outputs
 from service.tasks.registry import TASKS
-from service.wire.messages import Done, Geometry, Options, Ran, Run, RunFailed, Timing, Undone, Work
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options
+from service.wire.messages.worker import Done, Ran, Run, RunFailed, Timing, Undone, Work
 from service.wire.pulse import Pulse
 from service.wire.slots import Arena
 from service.worker.batch import Bench

@@ -8,7 +8,7 @@ import pytest
 from models import manifest
 from service.backends.base import Backend, BackendError, Images, Inputs, Outputs
 from service.tasks.registry import TASKS
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from service.wire.pulse import Pulse
 from service.wire.slots import Arena
 from service.worker import doubt

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from service.wire.pulse import REST, Pulse
 from service.wire.slots import Arena
 from service.worker.guard import Guard

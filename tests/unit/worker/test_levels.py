@@ -10,7 +10,9 @@ from models import manifest
 from models.levels import plan
 from service.backends.fake import Fake
 from service.tasks.registry import TASKS
-from service.wire.messages import Done, Geometry, Options, Ran, Run, Timing, Undone, Work
+from service.wire.messages.decoder import Geometry
+from service.wire.messages.results import Options
+from service.wire.messages.worker import Done, Ran, Run, Timing, Undone, Work
 from service.wire.pulse import Pulse
 from service.wire.slots import Arena
 from service.worker.batch import Answered, Bench

@@ -11,7 +11,8 @@ from service.backends.fake import Fake
 from service.config import Config
 from service.errors import ConfigError
 from service.tasks.registry import TASKS
-from service.wire.messages import Timing, Unit
+from service.wire.messages.control import Unit
+from service.wire.messages.worker import Timing
 from service.worker import load
 from tests.contract import models
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from models import manifest
 from service.backends.fake import Fake
 from service.tasks.registry import TASKS
-from service.wire.messages import Timing
+from service.wire.messages.worker import Timing
 from service.worker.load import Model
 from service.worker.shelf import Shelf
 from tests.contract import models

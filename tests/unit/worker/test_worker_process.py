@@ -16,22 +16,17 @@ from models import manifest
 from service.backends import fake
 from service.config import Config, ModelConfig
 from service.errors import WireError
-from service.wire.messages import (
-    Classification,
-    Detections,
+from service.wire.messages.control import Drain, Failed, Ready, Unit
+from service.wire.messages.results import Classification, Detections, Segmentation
+from service.wire.messages.worker import (
     Done,
-    Drain,
-    Failed,
     Hello,
     Load,
     LoadDone,
     LoadFailed,
     Ran,
-    Ready,
     RunFailed,
-    Segmentation,
     Undone,
-    Unit,
     Unload,
     Unloaded,
 )
