@@ -21,7 +21,7 @@ from service.config import Limits
 from service.decoder import image, sandbox, warmup
 from service.decoder.main import MEMORY_BYTES, return_memory
 from service.errors import Refusal
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024

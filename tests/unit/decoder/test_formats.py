@@ -73,7 +73,7 @@ import sys
 from service.config import Limits
 from service.decoder import image, warmup
 from service.errors import Refusal
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 
 started = []
 sys.addaudithook(lambda event, _: started.append(event) if event in ("subprocess.Popen", "os.system", "os.exec") else 0)

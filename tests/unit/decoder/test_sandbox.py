@@ -123,7 +123,7 @@ _DECODE = """
 from service.config import Limits
 from service.decoder import image
 from service.errors import Refusal
-from service.wire.messages import Fitting
+from service.wire.messages.decoder import Fitting
 failed = 0
 read = sys.stdin.buffer.read
 for size in iter(lambda: int.from_bytes(read(4), "big"), 0):
