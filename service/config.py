@@ -19,7 +19,8 @@ from typing import Any, Literal
 import msgspec
 
 from service.errors import ConfigError
-from service.settings import MODEL_SETTINGS, SETTINGS, BackendName, LogLevel, Setting, Several
+from service.kinds import Setting, Several
+from service.settings import MODEL_SETTINGS, SETTINGS, BackendName, LogLevel
 
 __all__ = [
     "BackendName",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import selectors
 import signal
@@ -19,15 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from service import config as configuration
-from service import log, orphans, ports, preflight
+from service import log, orphans
 from service.config import Config
-from service.core.decoding import DEPTH
-from service.core.restart import MAX_DELAY, Restart
+from service.core.restart import MAX_DELAY
 from service.errors import WireError
 from service.lateness import Lateness
+from service.places import Child, Shared, prepare
 from service.wire.channel import ControlChannel
 from service.wire.messages.control import (
     Attach,
@@ -40,12 +38,9 @@ from service.wire.messages.control import (
     Ready,
     Reload,
     Restarts,
-    Role,
     Start,
-    Unit,
 )
-from service.wire.pulse import RECORD_BYTES, Pulse
-from service.wire.slots import Arena
+from service.wire.pulse import Pulse
 
 EXIT_OK, EXIT_FAILED, EXIT_GAVE_UP = 0, 1, 3
 
@@ -55,65 +50,8 @@ _LEAVE_SECONDS = 2.0
 """What children get to end by themselves once nothing is in flight."""
 _AGAIN = 10.0
 """Seconds between two tries to start a worker that cannot be started, while others serve."""
-BODIES = 256
-"""Body slots of each of several gateways; images beyond wait in its own memory."""
 _STALLED = 1.0
 """Seconds without a turn of the supervisor itself after which it judges nobody: the whole service was stopped."""
-
-
-@dataclass(slots=True, eq=False)
-class Child:
-    """One place in the process tree, and the process that fills it now."""
-
-    role: Role
-    index: int
-    first_pulse: int
-    pulses: int
-    policy: Restart
-    process: subprocess.Popen[bytes] | None = None
-    control: ControlChannel[Control] | None = None
-    pidfd: int = -1
-    started_at: float = 0.0
-    start_at: float | None = 0.0
-    """When to start it next; None while it runs."""
-    ready: bool = False
-
-    alone: bool = False
-    """There is no other of its role."""
-
-    @property
-    def name(self) -> str:
-        """As in `ps`."""
-        return self.role if self.alone else f"{self.role} {self.index}"
-
-
-@dataclass(slots=True)
-class Shared:
-    """What every child gets."""
-
-    pixels: Arena
-    bodies: Arena
-    board: Arena
-    listeners: list[socket.socket]
-    """One for each gateway."""
-    admin: socket.socket | None
-    rpc: socket.socket | None
-    """Kept, see ports.keep."""
-    children: list[Child] = field(default_factory=list)
-    units: list[Unit] = field(default_factory=list)
-    """What is served now."""
-    notes: bytes = b""
-    """What whoever dispatches wrote down for the next one."""
-
-    @property
-    def gateways(self) -> list[Child]:
-        """Those that speak to clients."""
-        return [child for child in self.children if child.role == "gateway"]
-
-    @property
-    def hub(self) -> Child:
-        """Whoever dispatches: all others have their data channels with it."""
-        return self.children[0]
 
 
 def run(config: Config, banner: Callable[[Config], None] = lambda config: None) -> int:
@@ -126,7 +64,7 @@ def run(config: Config, banner: Callable[[Config], None] = lambda config: None) 
     if orphans.adopts():
         # No signal ends process 1 unless it takes it, and the models are still to be checked.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))
-    shared = _prepare(config)
+    shared = prepare(config)
     bound = dataclasses.replace(config, http_port=shared.listeners[0].getsockname()[1])
     log.event("listening", host=bound.host, port=bound.http_port)
     if shared.admin is not None:
@@ -136,49 +74,6 @@ def run(config: Config, banner: Callable[[Config], None] = lambda config: None) 
         bound = dataclasses.replace(bound, grpc_port=shared.rpc.getsockname()[1])
         log.event("grpc_listening", host=bound.host, port=bound.grpc_port)
     return Supervisor(bound, shared, banner).run()
-
-
-def _prepare(config: Config) -> Shared:
-    """Check every model, take the port, make the shared memory."""
-    preflight.check_extras(config)
-    checked = preflight.check_models(config)
-    if config.gateways == 1:
-        listeners = [ports.listen(config.host, config.http_port)]
-    else:
-        listeners = ports.listen_together(config.host, config.http_port, config.gateways)
-    admin = None if config.admin_port is None else ports.listen(config.admin_host, config.admin_port)
-    limits = config.limits
-    # A slot for every image in flight, and for those answered early that a process may still touch.
-    ghosts = config.decoders * DEPTH + config.workers * (config.threads + 1) * config.max_batch
-    bodies = config.decoders * DEPTH if config.gateways == 1 else config.gateways * min(limits.in_flight, BODIES)
-    children = _children(config)
-    slot_bytes = math.ceil(checked.image_bytes * config.slot_headroom)
-    return Shared(
-        pixels=Arena.create("squint-pixels", limits.in_flight + ghosts, slot_bytes),
-        bodies=Arena.create("squint-bodies", bodies, limits.body_bytes),
-        board=Arena.create("squint-pulse", sum(child.pulses for child in children), RECORD_BYTES),
-        listeners=listeners,
-        admin=admin,
-        rpc=None if config.grpc_port is None else ports.keep(config.host, config.grpc_port),
-        children=children,
-        units=checked.units,
-    )
-
-
-def _children(config: Config) -> list[Child]:
-    """Every place in the process tree, whoever dispatches first."""
-    several = config.gateways > 1
-    counts: list[tuple[Role, int, int]] = [("dispatcher", 1, 1)] if several else []
-    counts += [("gateway", config.gateways, 1), ("decoder", config.decoders, 1)]
-    counts += [("worker", config.workers, config.threads)]
-    children: list[Child] = []
-    first = 0
-    for role, count, pulses in counts:
-        alone = role == "dispatcher" or (role == "gateway" and not several)
-        for index in range(count):
-            children.append(Child(role, index, first, pulses, Restart(config.max_crashes), alone=alone))
-            first += pulses
-    return children
 
 
 class Supervisor:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service import config
-from service.settings import MODEL_SETTINGS, SETTINGS, Setting
+from service.kinds import Setting
+from service.settings import MODEL_SETTINGS, SETTINGS
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN = "<!-- made by `make docs` from service/settings.py: begin -->"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import STATUS
-from service.settings import SETTINGS, Setting
+from service.kinds import Setting
+from service.settings import SETTINGS
 from squint import cli, reference
 from tests.walls import ROOT
 

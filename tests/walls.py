@@ -94,17 +94,17 @@ ROOMS: dict[str, Room] = {
     "service/metrics.py": Room(BASICS | {"service.families"}, {"prometheus_client"}),
     "service/families.py": Room(set(), {"prometheus_client"}),
     "service/child.py": Room(BASICS | {"service.wire"}, {"setproctitle"}),
-    "service/config.py": Room({"service.errors", "service.settings"}, {"msgspec"}),
-    "service/settings.py": Room(),
+    "service/config.py": Room({"service.errors", "service.kinds", "service.settings"}, {"msgspec"}),
+    "service/settings.py": Room({"service.kinds"}),
+    "service/kinds.py": Room(),
     "service/errors.py": Room(),
     "service/log.py": Room(set(), {"msgspec"}),
     "service/preflight.py": Room(BASICS | {"service.artefacts", "service.core", "service.wire"} | ARTEFACT),
     "service/artefacts.py": Room(BASICS | {"service.core", "service.wire"} | ARTEFACT),
     "service/supervisor.py": Room(
-        BASICS
-        | {"service.core", "service.wire", "service.lateness", "service.orphans", "service.ports", "service.preflight"},
-        {"setproctitle"},
+        BASICS | {"service.core", "service.wire", "service.lateness", "service.orphans", "service.places"}
     ),
+    "service/places.py": Room(BASICS | {"service.core", "service.ports", "service.preflight", "service.wire"}),
     "service/lateness.py": Room({"service.wire"}),
     "service/orphans.py": Room(),
     "service/ports.py": Room({"service.errors"}),
@@ -127,6 +127,7 @@ ROOMS: dict[str, Room] = {
             "service.errors",
             "service.config",
             "service.keys",
+            "service.kinds",
             "service.settings",
             "service.supervisor",
         }

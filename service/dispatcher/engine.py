@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from service.config import Limits
+from service.core.actions import Answer, StartDecode, StartRun
 from service.core.batching import Profile
 from service.core.decoding import DEPTH
-from service.core.dispatch import Answer, Dispatcher, StartDecode, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.levels import Choice, Level
 from service.core.queue import LaneKey
 from service.dispatcher.catalogue import Catalogue, Entry

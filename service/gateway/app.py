@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from service import log
 from service.errors import Refusal
 from service.gateway import admin, answers, health, openapi, playground, predictions, routes
+from service.gateway.door import Door, Opening
 from service.gateway.exchange import Exchange, Headers
 from service.gateway.gate import Gate
 from service.gateway.handler import Call, request_id
-from service.gateway.http import Door, Opening
 from service.gateway.kserve import call, rest
 from service.gateway.reception import Room
 from service.gateway.serving import Gateway

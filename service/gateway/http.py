@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import Callable, Mapping, Sized
-from typing import Any, TypeAlias
+from collections.abc import Sized
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.config import Limits
 from service.errors import Refusal
 from service.gateway import answers, strict
-from service.gateway.addresses import Proxies
-from service.gateway.exchange import Exchange, Headers, Taker, new_id
+from service.gateway.door import Door, Opening
+from service.gateway.exchange import Exchange, Headers, new_id
 from service.gateway.patience import Patience, Phase, Taking
-from service.gateway.reception import Room
-from service.gateway.tls import Clients, client_of
+from service.gateway.tls import client_of
 
 HEAD_SECONDS = 9.5
 """From a request's first byte (a connection's opening, for the first one) to the end of its head: within ten seconds
@@ -35,41 +33,6 @@ _PARTING_SECONDS = 1.0
 """What a client gets to read an error that ends its connection."""
 
 _CLOSE = (b"connection", b"close")
-
-
-Opening: TypeAlias = Callable[[Exchange], Taker]
-"""Makes whoever serves an exchange."""
-
-
-class Door:
-    """Which requests take the short way: `posts` has who serves POST to each path; `find` is asked by method and path
-    about those with a name in them."""
-
-    def __init__(
-        self,
-        posts: Mapping[str, Opening],
-        find: Callable[[bytes, str], Opening | None] = lambda method, path: None,
-        extra_headers: Callable[[Exchange], Headers] | None = None,
-        *,
-        limits: Limits | None = None,
-        room: Room | None = None,
-        clients: Clients | None = None,
-        admin: bool = False,
-        refused: Callable[[str], None] = lambda code: None,
-    ) -> None:
-        self.by_path = dict(posts)
-        self.by_raw_path = {path.encode("ascii"): opening for path, opening in posts.items()}
-        self.find = find
-        self.extra_headers = extra_headers
-        """Headers that an answer to this request has besides its own."""
-        self.limits = limits or Limits()
-        self.room = room or Room(self.limits, Proxies(()))
-        self.clients = clients
-        """Whose certificates are accepted, where clients have some."""
-        self.admin = admin
-        """This is the operator's port."""
-        self.refused = refused
-        """Told the code of what is refused here, before it is a request of anyone's."""
 
 
 def protocol(door: Door) -> type[HttpToolsProtocol]:

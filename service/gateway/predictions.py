@@ -6,9 +6,9 @@ import functools
 import re
 
 from service.dispatcher.catalogue import Entry
+from service.gateway.door import Opening
 from service.gateway.exchange import Exchange
 from service.gateway.handler import Call
-from service.gateway.http import Opening
 from service.gateway.kserve import infer
 from service.gateway.serving import NO_TASK, Gateway
 

@@ -16,7 +16,8 @@ from service import log
 from service.config import Config
 from service.gateway import app
 from service.gateway.addresses import Proxies
-from service.gateway.http import Connection, Door, protocol
+from service.gateway.door import Door
+from service.gateway.http import Connection, protocol
 from service.gateway.reception import Reception, Room
 from service.gateway.serving import Gateway
 from service.gateway.tls import Certificates

@@ -9,7 +9,8 @@ from typing import Any
 
 from service import config
 from service.config import Config
-from service.settings import SETTINGS, Setting, Several, Switch
+from service.kinds import Setting, Several, Switch
+from service.settings import SETTINGS
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 

@@ -11,8 +11,8 @@ import argparse
 
 import numpy as np
 
+from service.core.actions import StartRun
 from service.core.batching import Profile
-from service.core.dispatch import StartRun
 from service.core.queue import LaneKey
 from tests.unit.core.simulation import Simulation, World
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.core.dispatch import Action, Dispatcher
+from service.core.actions import Action
+from service.core.dispatch import Dispatcher
 from tests.unit.core.simulation import Simulation, World
 
 A, B, MAX_BATCH, WORKERS = 0.002, 0.0001, 64, 8

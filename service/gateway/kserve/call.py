@@ -14,9 +14,9 @@ import msgspec
 from service.dispatcher.tickets import Outcome
 from service.errors import Refusal
 from service.gateway import body, packing, schemas
+from service.gateway.door import Opening
 from service.gateway.exchange import Exchange
 from service.gateway.handler import Call
-from service.gateway.http import Opening
 from service.gateway.kserve import infer, message, status
 from service.gateway.serving import NO_TASK, Gateway
 

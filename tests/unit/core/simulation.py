@@ -12,8 +12,9 @@ import random
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
+from service.core.actions import Answer, StartDecode, StartRun
 from service.core.batching import Profile
-from service.core.dispatch import Answer, Dispatcher, StartDecode, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.queue import Item, LaneKey
 from service.errors import Refusal
 

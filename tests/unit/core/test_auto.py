@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from service.core.actions import StartRun
 from service.core.batching import Profile
-from service.core.dispatch import Dispatcher, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.levels import DOWN, UP, Auto
 from service.core.queue import LaneKey
 from service.errors import Refusal

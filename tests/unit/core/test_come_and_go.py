@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from service.core.actions import StartRun
 from service.core.batching import Profile
-from service.core.dispatch import Dispatcher, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.queue import Item, LaneKey
 
 OLD, NEW = LaneKey("toy@1:aa", "full"), LaneKey("toy@2:bb", "full")

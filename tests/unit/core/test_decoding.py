@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from service.core.actions import Action, Answer, StartDecode
 from service.core.decoding import HEAVY_SECONDS, Decoding
-from service.core.dispatch import Action, Answer, Dispatcher, StartDecode
+from service.core.dispatch import Dispatcher
 from service.core.queue import Item, LaneKey
 from tests.unit.core.test_dispatch import LANE, service
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from service.core.actions import Action, Answer, StartDecode, StartRun
 from service.core.batching import Profile
-from service.core.dispatch import Action, Answer, Dispatcher, StartDecode, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.queue import Item, LaneKey
 from service.errors import Refusal
 

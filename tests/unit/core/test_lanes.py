@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from service.core.actions import Answer, StartRun
 from service.core.batching import Profile
-from service.core.dispatch import Answer, Dispatcher, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.lanes import ON_DEMAND, Lanes
 from service.core.queue import Item, LaneKey
 from service.errors import Refusal

@@ -7,8 +7,9 @@ import statistics
 
 import pytest
 
+from service.core.actions import StartRun
 from service.core.batching import Profile
-from service.core.dispatch import Dispatcher, StartRun
+from service.core.dispatch import Dispatcher
 from service.core.queue import LaneKey
 from service.errors import Refusal
 from tests.unit.core.simulation import EVERY_FAULT, Outcome, World

@@ -15,8 +15,9 @@ from uvicorn.server import ServerState
 from service.config import Limits
 from service.gateway import http, patience
 from service.gateway.addresses import Proxies
+from service.gateway.door import Door
 from service.gateway.exchange import Exchange, new_id
-from service.gateway.http import Connection, Door
+from service.gateway.http import Connection
 from service.gateway.reception import Room
 
 Steps = list[str]
