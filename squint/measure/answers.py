@@ -57,10 +57,14 @@ Answer = Top | list[Found] | Mask
 
 
 class Source(ABC):
-    """Where answers come from. `ask` may be called from several threads."""
+    """Where answers come from. `ask` may be called from several threads, `close` when none of them asks any more."""
 
     @abstractmethod
     def ask(self, jpeg: bytes, level: str) -> Answer: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the model, or the connections."""
 
 
 class Reader:
@@ -100,6 +104,9 @@ class Offline(Source):
         outputs = {name: values[0] for name, values in self.backend.run(image, level).items()}
         return answer_in(self.manifest.task, outputs, geometry)
 
+    def close(self) -> None:
+        self.backend.close()
+
 
 class Service(Source):
     """A running service, asked over HTTP as any client would."""
@@ -116,6 +123,9 @@ class Service(Source):
             found = self.client.detect(jpeg, model=self.name, level=level, threshold=0.0, max_detections=MAX_DETECTIONS)
             return answer_of(found)
         return answer_of(self.client.segment(jpeg, model=self.name, level=level))
+
+    def close(self) -> None:
+        self.client.close()
 
 
 def answer_of(result: Classification | Detections | Segmentation) -> Answer:

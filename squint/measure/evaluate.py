@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ Asked = list[tuple[str, Future[Answer]]]
 
 def _ask_all(
     source: Source, scenes: Iterable[TestScene], levels: Sequence[str], threads: int
-) -> Iterator[tuple[TestScene, dict[str, Answer]]]:
+) -> Generator[tuple[TestScene, dict[str, Answer]]]:
     """Scenes with their answers by level, in order, a few in flight."""
 
     def results(asked: Asked) -> dict[str, Answer]:
@@ -62,10 +63,15 @@ def evaluate(
     source: Source = Service(url, name, model.task, api_key) if url else Offline(directory, backend)
     classes = len(model.labels) - (model.task == "segment")  # background is a label only there
     kept = {level: score_for(model.task, classes) for level in levels}
-    pairs = _ask_all(source, test_scenes(seed, scenes), levels, CONNECTIONS if url else 1)
-    for scene, answers in tqdm(pairs, total=scenes, unit="scene", desc=name, disable=not progress):
-        for level, answer in answers.items():
-            kept[level].add(scene, answer)
+    # Whatever fails: threads, the processes that render, and connections end here, not while the interpreter does.
+    with (
+        closing(source),
+        closing(test_scenes(seed, scenes)) as fresh,
+        closing(_ask_all(source, fresh, levels, CONNECTIONS if url else 1)) as pairs,
+    ):
+        for scene, answers in tqdm(pairs, total=scenes, unit="scene", desc=name, disable=not progress):
+            for level, answer in answers.items():
+                kept[level].add(scene, answer)
     return {level: score.result() for level, score in kept.items()}
 
 

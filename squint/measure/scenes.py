@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -39,7 +39,7 @@ def _render(seed: int) -> TestScene:
     return TestScene(scene.jpeg(), scene.main, scene.objects, scene.class_map())
 
 
-def test_scenes(seed: int, count: int, processes: int | None = None) -> Iterator[TestScene]:
+def test_scenes(seed: int, count: int, processes: int | None = None) -> Generator[TestScene]:
     """`count` scenes of the test split, the same for the same seed."""
     seeds = scene_seeds(seed, count)
     # Spawned, not forked: the caller may hold threads of a runtime library.

@@ -285,9 +285,10 @@ def test_a_service_with_keys_is_asked_with_one(tmp_path: Path) -> None:
         assert key not in guarded.log_text()
 
 
-def test_evaluation_goes_through_the_client(service: Service) -> None:
+def test_evaluation_goes_through_the_client(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "always::ResourceWarning")
     done = squint(
         "models", "evaluate", "toyscape-detect", "--scenes", "4", "--url", url(service), "--json"
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), "and it closes what it opened"
     assert set(json.loads(done.stdout)) == {"map", "map50"}

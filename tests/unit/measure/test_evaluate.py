@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
+import pytest
+
 from models import manifest
+from squint.client import Unreachable
 from squint.measure.evaluate import evaluate, record
 from tests.contract import models
 
@@ -22,3 +26,11 @@ def test_every_level_sees_the_same_scenes_and_named_ones_are_written_down(tmp_pa
     record(directory, {"fast": {"top1": 0.5}}, {"scenes": 99})
     again = manifest.load(directory)
     assert again.evaluation == written.evaluation and again.levels[0] == written.levels[0]
+
+
+def test_an_evaluation_that_fails_leaves_no_process_behind(tmp_path: Path) -> None:
+    directory = models.levelled(tmp_path, "classify", levels={})
+    with pytest.raises(Unreachable) as kept:
+        evaluate("levels-classify", directory, scenes=12, url="http://127.0.0.1:1", progress=False)
+    assert not multiprocessing.active_children(), "not even while somebody looks at the error"
+    assert "no answer" in str(kept.value)
