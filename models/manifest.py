@@ -112,6 +112,10 @@ class Manifest(Struct, frozen=True):
         return msgspec.structs.replace(self, digest=digest(self))
 
 
+_DECODER = msgspec.json.Decoder(Manifest)
+"""Made before there are threads: two that are the first to decode one type by its name alone crash in msgspec."""
+
+
 def digest(manifest: Manifest) -> str:
     """sha256 of the manifest's canonical JSON with an empty digest field."""
     blank = msgspec.structs.replace(manifest, digest="")
@@ -137,7 +141,7 @@ def load(directory: Path) -> Manifest:
     """
     raw = _read_regular(directory / MANIFEST, MAX_MANIFEST_BYTES)
     try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = _DECODER.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"{directory / MANIFEST}: {error}") from None
     if manifest.format != FORMAT:

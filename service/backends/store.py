@@ -59,6 +59,10 @@ class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = FORMAT
 
 
+_SEALS = msgspec.json.Decoder(Seal)
+"""Made before there are threads, as that of manifests is."""
+
+
 class Store:
     """The artefacts below `root`, which is made when the first one is. Any number of processes may use it at once.
 
@@ -224,7 +228,7 @@ def _read_seal(path: Path) -> Seal:
     with open(path / SEAL, "rb") as file:
         raw = file.read(MAX_SEAL_BYTES + 1)
     try:
-        return msgspec.json.decode(raw, type=Seal)
+        return _SEALS.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise StoreError("its seal is damaged") from None
 

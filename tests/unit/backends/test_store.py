@@ -13,6 +13,7 @@ import pytest
 
 from service.backends import store
 from service.backends.store import SEAL, Store, StoreError, name_of
+from tests.unit.crowd import first_together
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = {"model": "0123", "level": "full", "bucket": "4"}
@@ -267,3 +268,9 @@ def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path: Path, monke
     monkeypatch.setattr(store, "IN_USE", -1.0)
     kept.get(keys[0], Builder())
     assert kept.find(keys[0]) is not None and len(kept.keys()) == 2
+
+
+def test_threads_may_look_for_the_first_artefacts_together(tmp_path: Path) -> None:
+    Store(tmp_path / "a").get(KEY, Builder())
+    setup = f"from pathlib import Path; from service.backends.store import Store; key = {KEY!r}"
+    assert first_together(setup, "assert Store(Path(sys.argv[1])).find(key)", str(tmp_path / "a")) == (0, "")

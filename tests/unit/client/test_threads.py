@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.e2e.service import ROOT
 from tests.unit.client import answers
+from tests.unit.crowd import first_together
 
-PROGRAM = """
-import sys, threading, time
-from squint.client import exchange
-
-def slowly(frame, event, argument):
-    # While msgspec looks at a type for the first time, it lets others go on: they meet a type that is half made.
-    if event == "call" and "msgspec" in frame.f_code.co_filename:
-        time.sleep(0.005)
-
-def ask(number, kind, body):
-    sys.setprofile(slowly)
-    time.sleep(number * 0.005)
-    exchange.read(body, kind, "id")
-
-kind, body = getattr(exchange, sys.argv[1]), sys.argv[2].encode()
-threads = [threading.Thread(target=ask, args=(number, kind, body)) for number in range(30)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-"""
+SETUP = "from squint.client import exchange; kind, body = getattr(exchange, sys.argv[1]), sys.argv[2].encode()"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +24,4 @@ for thread in threads:
     ],
 )
 def test_threads_may_share_a_client_from_the_first_answer_on(kind: str, answer: dict[str, Any]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, kind, json.dumps(answer)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert first_together(SETUP, 'exchange.read(body, kind, "id")', kind, json.dumps(answer)) == (0, "")

@@ -12,6 +12,7 @@ import pytest
 from models import manifest
 from models.levels import Trunk
 from models.manifest import Level, Manifest, ManifestError, Tolerance, Transform
+from tests.unit.crowd import first_together
 
 FILES = {"model.onnx": b"graph" * 100, "reference.safetensors": b"answers" * 50}
 
@@ -137,3 +138,8 @@ def test_the_newest_version_and_the_later_directory_win(model: Path, tmp_path: P
     assert manifest.find([root, other])["toy"] == other / "toy" / "2"
     with pytest.raises(ManifestError, match="no such model directory"):
         manifest.find([tmp_path / "nowhere"])
+
+
+def test_threads_may_read_the_first_manifests_together(model: Path) -> None:
+    setup = "from pathlib import Path; from models import manifest"
+    assert first_together(setup, "manifest.load(Path(sys.argv[1]))", str(model)) == (0, "")
