@@ -47,7 +47,9 @@ def check_models(config: Config) -> Checked:
 def check_extras(config: Config) -> None:
     """What the configuration asks for is installed. Raises StartError."""
     if config.otlp_endpoint and not _installed("opentelemetry.proto"):
-        raise StartError("--otlp-endpoint: traces need the extra `otel`: pip install 'squint[otel]'")
+        raise StartError(
+            "--otlp-endpoint: traces need the extra `otel`: .venv/bin/pip install -e '.[otel]', in the checkout"
+        )
 
 
 def _installed(name: str) -> bool:

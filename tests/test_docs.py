@@ -108,6 +108,18 @@ def test_the_licence_is_stated_for_code_and_models() -> None:
         assert json.loads(manifest.read_text())["licence"] == "Apache-2.0", manifest
 
 
+def test_nobody_is_told_to_install_another_project_of_this_name() -> None:
+    """The package called `squint` in public indexes is not this one: ours is installed by its path."""
+    told = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in tracked()
+        if path != Path(__file__)
+        for line in path.read_text(errors="replace").splitlines()
+        if re.search(r"pip3? install (?:-[\w-]+ )*['\"]?squint\b", line)
+    ]
+    assert not told, "\n".join(told)
+
+
 INDEX = re.compile(r"--(?:extra-)?index-url|--find-links (?!\$)|pypi\.|/simple\b")
 MACHINE = re.compile(r"(?<![\w.@/])/(?:root|home/(?!someone)\w|work|opt|mnt(?!/models)|Users)/")
 

@@ -11,7 +11,7 @@ from typing import Any
 from models import manifest
 from models.manifest import Manifest
 from service import config
-from squint.errors import Failure
+from squint.errors import Failure, how_to_get
 
 Run = Callable[[argparse.Namespace], int | None]
 MAX_KEY_BYTES = 4096
@@ -107,8 +107,7 @@ def needs(what: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        line = f"{what} needs {error.name}; install the extra '{extra}': pip install -e '.[{extra}]'"
-        raise Failure(line) from error
+        raise Failure(f"{what} needs {error.name}; {how_to_get(extra)}") from error
 
 
 def cache(options: argparse.Namespace) -> Path:

@@ -21,7 +21,7 @@ from service.backends.base import Artefact, Backend, BackendError, Images
 from service.backends.choose import Report, choose, made, try_apart
 from service.backends.trial import Measured, Trial
 from service.errors import ConfigError
-from squint.errors import Failure
+from squint.errors import Failure, how_to_get
 from squint.measure.answers import Reader
 from squint.measure.scenes import test_scenes
 
@@ -59,7 +59,7 @@ def built(
         raise ConfigError(f"backend {backend}: nothing is compiled for it; accepted: {', '.join(registry.MADE)}")
     for variant in variants:
         if not registry.installed(variant):
-            raise Failure("compiling needs torch; install the extra 'models': pip install -e '.[models]'")
+            raise Failure(f"compiling needs torch; {how_to_get('models')}")
         begin = time.monotonic()
         try:
             registry.build(variant, artefact, _told(progress, f"{model.name}: {variant}"))

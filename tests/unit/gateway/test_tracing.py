@@ -203,7 +203,7 @@ def test_a_bug_in_making_spans_ends_nothing(
 
 def test_without_the_extra_the_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.proto", None)
-    with pytest.raises(StartError, match=r"otlp-endpoint.*squint\[otel\]"):
+    with pytest.raises(StartError, match=r"otlp-endpoint.*install -e '\.\[otel\]'"):
         preflight.check_extras(Config(otlp_endpoint="http://127.0.0.1:4318"))
     preflight.check_extras(Config())
 
