@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import log
 from service.errors import Refusal
@@ -96,6 +97,7 @@ def create(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
+    app.add_middleware(Heads)
     # Inside of what answers browsers' preflight requests, which carry no key and reach nothing.
     app.add_middleware(Gate, gateway=gateway)
     if gateway.config.cors_origins:
@@ -107,6 +109,19 @@ def create(gateway: Gateway) -> FastAPI:
             expose_headers=_EXPOSED,
         )
     return app
+
+
+class Heads:
+    """HEAD is answered wherever GET is, with the same head, which monitors ask for; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; the server keeps a scope of its own, by which it knows the method that was sent."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 def _keep_assets(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e import images
 from tests.e2e.http import Connection
+from tests.e2e.raw import speak
 from tests.e2e.service import Service
 
 LEAKS = ("Traceback", "/home", "/work", "/usr", "site-packages", "pillow", "PIL", "memfd", "pid ", "msgspec", "numpy")
@@ -46,6 +47,22 @@ def check_error(reply: Any, status: int, code: str) -> dict[str, Any]:
     assert reply.headers["x-request-id"] == error["request_id"]
     assert not [word for word in LEAKS if word in error["error"]]
     return dict(error)
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/ping", "/metrics", "/v1/models", "/docs", "/v2"])
+def test_head_is_answered_as_get_without_a_body(service: Service, path: str) -> None:
+    head = f"HEAD {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+    spoken = asyncio.run(speak(service.port, head.encode()))
+    told, _, body = spoken.data.partition(b"\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 200 ")
+    assert b"content-length: " in told.lower()
+    assert body == b""
+
+
+def test_head_of_what_takes_post_alone_is_refused(service: Service) -> None:
+    spoken = asyncio.run(speak(service.port, b"HEAD /classify HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"))
+    assert spoken.data.startswith(b"HTTP/1.1 405 ")
+    assert spoken.data.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("task", ["classify", "detect", "segment"])
