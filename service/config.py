@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -362,6 +363,22 @@ def _check_access(config: Config) -> None:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             raise ConfigError(f"--trusted-proxies {network}: expected an address or a network") from None
+
+
+def stray_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables that look like settings and are none, each with the one that may be meant, or with nothing. They are no
+    errors: Kubernetes sets some for every service of its own accord, and those are left out here."""
+    environment = os.environ if environment is None else environment
+    known = {"SQUINT_CONFIG", *(setting.variable for setting in SETTINGS)}
+    found = {}
+    for name in sorted(set(environment) - known - {"SQUINT_API_KEY"}):
+        if name.startswith("SQUINT_") and not _LINK.search(name) and not _LINKED.match(environment[name]):
+            found[name] = "".join(difflib.get_close_matches(name, sorted(known), 1, 0.85))
+    return found
+
+
+_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
+_LINKED = re.compile(r"(tcp|udp|sctp)://")
 
 
 def child_environment() -> dict[str, str]:

@@ -81,7 +81,9 @@ class Shared:
 def prepare(config: Config) -> Shared:
     """Check every model, take the port, make the shared memory."""
     preflight.check_extras(config)
+    preflight.check_files(config)
     checked = preflight.check_models(config)
+    preflight.warn(config)
     if config.gateways == 1:
         listeners = [ports.listen(config.host, config.http_port)]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from service.errors import StartError
@@ -56,4 +57,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _taken(host: str, port: int, error: OSError) -> StartError:
-    return StartError(f"cannot listen on {host}:{port}: {error.strerror}")
+    words = f"cannot listen on {host}:{port}: {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        words += " (--http-port, --grpc-port and --admin-port take another one; 0 is any that is free)"
+    return StartError(words)

@@ -99,7 +99,9 @@ ROOMS: dict[str, Room] = {
     "service/kinds.py": Room(),
     "service/errors.py": Room(),
     "service/log.py": Room(set(), {"msgspec"}),
-    "service/preflight.py": Room(BASICS | {"service.artefacts", "service.core", "service.wire"} | ARTEFACT),
+    "service/preflight.py": Room(
+        BASICS | {"service.artefacts", "service.core", "service.keys", "service.wire"} | ARTEFACT
+    ),
     "service/artefacts.py": Room(BASICS | {"service.core", "service.wire"} | ARTEFACT),
     "service/supervisor.py": Room(
         BASICS | {"service.core", "service.wire", "service.lateness", "service.orphans", "service.places"}

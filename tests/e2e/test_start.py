@@ -61,7 +61,13 @@ def test_a_port_that_is_taken() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        check_one_line(serve("--http-port", str(port)), 1, str(port))
+        check_one_line(serve("--http-port", str(port)), 1, str(port), "--http-port")
+
+
+def test_a_file_of_keys_that_is_missing_stops_the_start_before_any_port_is_open(tmp_path: Path) -> None:
+    done = serve("--key-file", str(tmp_path / "keys"))
+    check_one_line(done, 1, "--key-file", "squint keys add")
+    assert "listening" not in done.stderr
 
 
 def test_wrong_usage() -> None:

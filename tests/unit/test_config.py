@@ -239,3 +239,22 @@ def test_devices_are_the_cpu_or_gpus_each_once(devices: str) -> None:
 def test_a_child_hears_which_gpus_it_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert config.child_environment()["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_variables_that_are_no_settings_are_found_but_for_those_of_kubernetes() -> None:
+    kubernetes = {
+        "SQUINT_PORT": "tcp://10.0.0.7:8000",
+        "SQUINT_SERVICE_HOST": "10.0.0.7",
+        "SQUINT_SERVICE_PORT": "8000",
+        "SQUINT_SERVICE_PORT_HTTP": "8000",
+        "SQUINT_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "SQUINT_PORT_8000_TCP_ADDR": "10.0.0.7",
+    }
+    settings = {"SQUINT_CONFIG": "x", "SQUINT_HTTP_PORT": "1", "SQUINT_API_KEY": "x", "HOME": "/"}
+    wrong = {"SQUINT_HTTPPORT": "9000", "SQUINT_XYZZY": "1", "SQUINT_PORT": "9000"}
+    assert config.stray_variables(kubernetes | settings) == {}
+    assert config.stray_variables(settings | wrong) == {
+        "SQUINT_HTTPPORT": "SQUINT_HTTP_PORT",
+        "SQUINT_PORT": "",
+        "SQUINT_XYZZY": "",
+    }
