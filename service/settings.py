@@ -121,7 +121,7 @@ SETTINGS: tuple[Setting, ...] = (
         Devices(),
         "What the models run on: the CPU, or GPUs, each with a worker of its own. All workers take from one queue; a "
         "GPU that fails is left out and tried again, while the others go on. On GPUs other settings have other "
-        "defaults, see [GPUs](gpu.md).",
+        "defaults, see docs/gpu.md.",
     ),
     _plain("workers", Whole(1, 64), "Worker processes, at least one for each of the devices. On a CPU one is right."),
     _plain(

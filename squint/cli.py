@@ -6,10 +6,12 @@ Exit codes: 0 done, 1 it failed and said why in one line, 2 wrong usage, 3 gave 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import squint
 from models.manifest import ManifestError
@@ -26,6 +28,16 @@ the variable over the file. `squint COMMAND --help` explains each."""
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose error is one line."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """What a command does not know is wrong usage of that command, whose help is named, and not of the whole."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_usage())
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], dict.fromkeys(flags), 2, 0.65)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Wrong usage: exit code 2."""

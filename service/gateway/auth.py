@@ -108,11 +108,13 @@ class Guard:
             client = place(peer)
             self._count(client)
             return client
-        key = self._keys.find(shown(authorization, api_key))
+        given = shown(authorization, api_key)
+        key = self._keys.find(given)
         if key is None:
             # Whoever guesses is held up like anyone who asks too often.
             self._count(f"?{place(peer)}")
-            raise Refusal("unauthorized", "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY")
+            wrong = "this API key is not, or no longer, valid here" if given else "an API key is needed"
+            raise Refusal("unauthorized", f"{wrong}: Authorization: Bearer KEY, or X-API-Key: KEY")
         self._count(key.name)
         if admin and not key.admin:
             raise Refusal("forbidden", "this takes an admin key")

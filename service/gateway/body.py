@@ -155,7 +155,23 @@ def _base64(body: Image) -> bytes:
     try:
         return msgspec.json.decode(body, type=Base64Body).image
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        raise Refusal("bad_request", 'the body must be JSON of the form {"image": "<base64>"}') from None
+        raise Refusal("bad_request", _unlike(body)) from None
+
+
+def _unlike(body: Image) -> str:
+    """What is wrong with a JSON body that is not one of ours."""
+    form = 'the body must be JSON of the form {"image": "<base64>"}'
+    try:
+        given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return form
+    if "image" not in given:
+        return form
+    if len(given) > 1:
+        return f"{form}, with nothing beside it; options go into the query"
+    if bytes(memoryview(given["image"])[:6]) == b'"data:':
+        return f"{form}; take off what comes before the base64 (data:...;base64,)"
+    return f"{form}; what it holds is not base64 (without line breaks, padded with =)"
 
 
 class _Parts:

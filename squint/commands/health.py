@@ -106,5 +106,5 @@ def _state(body: bytes) -> str:
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value <= 60:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 60")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, more than 0 and at most 60")
     return value

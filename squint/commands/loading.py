@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -56,17 +57,28 @@ def run(options: argparse.Namespace) -> int:
         wanted = scenario.load(Path(options.scenario))
         if options.loadgen:
             return _loadgen(options, wanted)
+        stem = _stem(Path(options.out), wanted.name)
         with Bar(options.quiet) as bar:
             outcome = drive.run(wanted, options.url, bar.watch)
     except (scenario.ScenarioError, SenderFailed, OSError) as error:
         raise Failure(f"load: {error}") from error
-    stem = Path(options.out) / f"{wanted.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         paths = report.write(outcome, stem)
     except OSError as error:
         raise Failure(f"load: cannot write {stem}: {error.strerror}") from error
     _show(outcome, report.rows(outcome), paths, options)
     return 1 if outcome.interrupted else 0
+
+
+def _stem(folder: Path, name: str) -> Path:
+    """Where the reports go, without their endings; that it can be written is known before minutes are spent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Failure(f"load: --out {folder}: {error.strerror}") from None
+    return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _show(outcome: Outcome, rows: list[dict[str, Any]], paths: tuple[Path, Path], options: argparse.Namespace) -> None:

@@ -99,5 +99,9 @@ def draw_sheet(options: argparse.Namespace) -> None:
     target = Path(options.sheet)
     if not target.parent.is_dir():
         raise Failure(f"{target.parent}: no such directory")
-    contact_sheet(target, first=options.first)
+    try:
+        contact_sheet(target, first=options.first)
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        raise Failure(f"--sheet {target}: {words or 'cannot be written'}") from None
     print(f"wrote {target}")

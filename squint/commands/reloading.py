@@ -12,6 +12,7 @@ from squint.errors import Failure
 URL = "http://127.0.0.1:8002"
 SECONDS = 600.0
 """For all that is new to be loaded and warmed."""
+_WHERE = "name the port of `squint serve --admin-port` with --url; SIGHUP reloads without one"
 
 
 def add(group: Any) -> None:
@@ -39,7 +40,9 @@ def reload(options: argparse.Namespace) -> int:
         )
         told = reply.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        raise Failure(f"{options.url}: no answer of a Squint service") from None
+        raise Failure(f"{options.url}: no answer of a Squint service ({_WHERE})") from None
+    if reply.status_code == 404:
+        raise Failure(f"{options.url}: nothing is reloaded at this port ({_WHERE})")
     if reply.status_code != 200:
         raise Failure(f"{options.url}: {told.get('error', reply.status_code)}")
     rows = [{"reason": "", **row} for row in told["versions"]]

@@ -140,7 +140,7 @@ def test_a_broken_version_never_serves_and_the_one_before_goes_on(service: Repos
 def test_the_command_reloads_and_tells(service: Repository, root: Path) -> None:
     def typed(*words: str) -> subprocess.CompletedProcess[str]:
         url = f"http://127.0.0.1:{service.admin_port}"
-        command = [sys.executable, "-m", "squint", "models", "reload", "--url", url, *words]
+        command = [sys.executable, "-m", "squint", "models", "reload", "--url", url, *words]  # the last --url counts
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     put(root, "2")
@@ -150,6 +150,8 @@ def test_the_command_reloads_and_tells(service: Repository, root: Path) -> None:
     damage(put(root, "3"))
     done = typed()
     assert done.returncode == 1 and "it does not match its manifest" in done.stdout
+    done = typed("--url", f"http://127.0.0.1:{service.port}")
+    assert done.returncode == 1 and "squint serve --admin-port" in done.stderr
     service.stop()
     done = typed()
     assert done.returncode == 1 and "no answer of a Squint service" in done.stderr

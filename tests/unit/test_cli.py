@@ -143,13 +143,20 @@ def test_every_setting_is_a_flag_with_its_variable_and_default_in_the_help(capsy
         (["models", "add", "onnx", "--task", "classify"], 1, "needs FILE, --name, --labels, --transform"),
         (["models", "add", "onnx", "x", "--task", "paint"], 2, "paint"),
         (["models", "toyscape", "--sheet", "/absent/x.png"], 1, "no such directory"),
+        (["models", "toyscape", "--sheet", "ZOO/x.picture"], 1, "x.picture: unknown file extension"),
+        (["serve", "--port", "9000"], 2, "--port 9000; did you mean --http-port"),
+        (["serve", "--http-prot=1"], 2, "did you mean --http-port"),
+        (["serve", "8000"], 2, "unrecognized arguments: 8000 (see squint serve --help)"),
+        (["models", "list", "--jsn"], 2, "did you mean --json? (see squint models list --help)"),
+        (["health", "--timeout", "0"], 2, "more than 0 and at most 60"),
+        (["models", "reload", "--url", "http://127.0.0.1:1"], 1, "squint serve --admin-port"),
         (["load", "http://127.0.0.1:1", "--scenario", "x"], 1, "x: No such file or directory"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_the_right_code(
     words: Sequence[str], code: int, said: str, zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended, out, err = run(capsys, *[str(zoo) if word == "ZOO" else word for word in words])
+    ended, out, err = run(capsys, *[word.replace("ZOO", str(zoo)) for word in words])
     assert ended == code
     assert out == ""
     assert len(err.splitlines()) == 1

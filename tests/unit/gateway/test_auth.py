@@ -64,6 +64,15 @@ def test_a_client_is_the_name_of_its_key(file: Path, clock: Clock) -> None:
     assert {refused(guard, stranger) for stranger in strangers} == {"unauthorized"}
 
 
+def test_a_key_that_is_wrong_is_told_from_one_that_is_missing(file: Path, clock: Clock) -> None:
+    guard = Guard(Keys(str(file), clock))
+    with pytest.raises(Refusal, match=r"^an API key is needed:"):
+        guard.identify(None, None, "192.0.2.1")
+    with pytest.raises(Refusal, match=r"^this API key is not, or no longer, valid here:") as caught:
+        guard.identify("Bearer squint_alicf", None, "192.0.2.1")
+    assert "alicf" not in str(caught.value)
+
+
 def test_without_keys_a_client_is_its_address() -> None:
     assert Guard().identify(None, None, "192.0.2.1") == "192.0.2.1"
     assert Guard().identify(None, None, "2001:db8:1:2:3::4") == Guard().identify(None, None, "2001:db8:1:2::9")

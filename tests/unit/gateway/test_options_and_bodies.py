@@ -41,6 +41,26 @@ def test_every_form_of_body_in_any_pieces(pieces: int) -> None:
     assert budget.held == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"no JSON", r'of the form \{"image": "<base64>"\}$'),
+        (b'["AAAA"]', r'of the form \{"image": "<base64>"\}$'),
+        (b'{"picture": "AAAA"}', r'of the form \{"image": "<base64>"\}$'),
+        (b'{"image": "AAAA", "top_k": 3}', "options go into the query"),
+        (b'{"image": "data:image/png;base64,AAAA"}', "take off what comes before the base64"),
+        (b'{"image": "http://example.org/a.jpg"}', "is not base64"),
+        (b'{"image": ["AAAA"]}', "is not base64"),
+        (b'{"image": ' + b"[" * 100_000, r'of the form \{"image": "<base64>"\}$'),
+    ],
+)
+def test_a_json_body_that_is_none_of_ours_is_told_what_is_wrong(body: bytes, said: str) -> None:
+    budget = Budget(len(body))
+    with pytest.raises(Refusal, match=said) as caught:
+        read(body, "application/json", len(body), budget, Limits())
+    assert (caught.value.code, budget.held) == ("bad_request", 0)
+
+
 def test_a_large_body_is_whole() -> None:
     data = bytes(range(256)) * 12_000
     limits = Limits()

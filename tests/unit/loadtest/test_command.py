@@ -39,6 +39,16 @@ def scenario(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(
+    scenario: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with Server() as server:
+        code = cli.main(["load", server.url, "--scenario", str(scenario), "--out", str(tmp_path / "file")])
+    assert (code, server.asked) == (1, [])
+    assert capsys.readouterr().err == f"squint: load: --out {tmp_path}/file: File exists\n"
+
+
 def test_it_writes_both_reports_and_prints_a_table(
     scenario: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
