@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.manifest import Task
 from service import config
-from squint.commands.named import cache, command, needs
+from squint.commands.named import cache, command, needs, whole_number
 from squint.errors import Failure
 
 if TYPE_CHECKING:
@@ -31,6 +33,13 @@ def add(group: Any) -> None:
     adding.add_argument("source", metavar="SOURCE", help="timm/NAME, or onnx")
     adding.add_argument("file", metavar="FILE", nargs="?", help="the .onnx file, after onnx")
     adding.add_argument("--name", metavar="NAME", help="what clients will call it (for timm by default as timm does)")
+    adding.add_argument(
+        "--version",
+        type=whole_number(1, 999_999_999),
+        default=1,
+        metavar="N",
+        help="which version of NAME it is; others stay beside it (default 1)",
+    )
     adding.add_argument("--task", choices=TASKS, help="what it answers (timm: classify)")
     adding.add_argument(
         "--weights", metavar="W", help="for timm: random, pretrained (from the hub), or a .safetensors file"
@@ -95,18 +104,31 @@ def _onnx(options: argparse.Namespace) -> tuple[Source, Answers]:
 
 def _keep(options: argparse.Namespace, source: Source, answers: Answers, name: str) -> None:
     """Write the model; it stays only if a backend gives the reference answers."""
-    from models.sources.artefact import fill, staged
+    from models.sources.artefact import fill
     from squint.measure.backends import verify
 
     root = Path(options.to) if options.to else Path(config.load().models[0])
-    with staged(root, name) as directory:
-        fill(directory, source, name, answers)
+    version = str(options.version)
+    with _place(root, name, version) as directory:
+        fill(directory, source, name, answers, version)
         measured = verify(directory, str(cache(options)), lambda variant: _say(f"trying {variant} ..."))
         for one in measured:
             print(f"{one.variant}: {one.refused or f'agrees, scores within {one.score:.1g}'}")
         if all(one.refused for one in measured):
             raise Failure(f"{name}: no installed backend gives the reference answers, so it was not kept")
-    print(f"wrote {root / name / '1'}; to serve it: squint serve --models {root}")
+    print(f"wrote {root / name / version}; to serve it: squint serve --models {root}")
+
+
+@contextmanager
+def _place(root: Path, name: str, version: str) -> Iterator[Path]:
+    """Where it is written first; it gets there whole or not at all."""
+    from models.sources.artefact import staged
+
+    try:
+        with staged(root, name, version) as directory:
+            yield directory
+    except OSError as error:
+        raise Failure(f"--to {root}: {error.strerror or 'cannot be written'}") from error
 
 
 def _path(text: str | None) -> Path | None:

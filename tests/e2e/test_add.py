@@ -53,6 +53,23 @@ def test_a_graph_is_added_and_served(tmp_path: Path, words: list[str]) -> None:
     assert answer["predictions"][0]["score"] > 0.99
 
 
+def test_a_second_version_stands_beside_the_first_and_is_served(tmp_path: Path, words: list[str]) -> None:
+    for version in ("1", "2"):
+        done = add(*words, "--version", version)
+        assert done.returncode == 0, done.stderr
+        assert f"wrote {tmp_path}/zoo/colours/{version};" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "zoo" / "colours").iterdir()) == ["1", "2"]
+    with Service(tmp_path, "--models", str(tmp_path / "zoo"), "--backend", "onnxruntime", fake=False) as service:
+        assert service.request("GET", "/v1/models/colours").json()["versions"] == ["2"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "zoo").touch()
+    done = add(*words)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"squint: --to {tmp_path}/zoo: Not a directory"
+
+
 def test_a_graph_that_no_backend_can_run_is_not_kept(tmp_path: Path, words: list[str]) -> None:
     made = colours()
     made.graph.node[1].input[1] = "other"
