@@ -26,6 +26,12 @@ that --config names), then from the defaults below. Per model, squint.toml also 
 """
 
 
+FIRST = """\
+Squint starts. Nothing was measured on this machine yet: the first start tries each backend with each model, which takes
+a minute or two on two cores; later ones take seconds. With `--backend onnxruntime` it tries that one alone.
+"""
+
+
 def add(commands: Any) -> None:
     """Describe the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -64,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     loaded = config.load(settings_of(options))
     from service.supervisor import run as supervise
 
+    if loaded.backend != "fake" and not any(Path(loaded.cache_dir).glob("*")):
+        print(FIRST, flush=True)
     return supervise(loaded, greet)
 
 

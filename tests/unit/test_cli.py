@@ -106,6 +106,20 @@ def test_three_lines_to_try_are_printed_once_it_is_ready(
     assert f"@{ROOT}/samples/" in out
 
 
+def test_a_first_start_says_that_it_takes_longer(
+    supervisor: list[Config], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    _, out, _ = run(capsys, "serve", "--cache-dir", str(cache))
+    assert out.startswith("Squint starts. Nothing was measured on this machine yet")
+    _, out, _ = run(capsys, "serve", "--cache-dir", str(cache), "--backend", "fake", "--allow-fake")
+    assert out.startswith("Squint is ready")
+    cache.mkdir()
+    (cache / "choice-1.json").touch()
+    _, out, _ = run(capsys, "serve", "--cache-dir", str(cache))
+    assert out.startswith("Squint is ready")
+
+
 def test_every_setting_is_a_flag_with_its_variable_and_default_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "serve", "--help")
     assert code == 0
