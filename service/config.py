@@ -6,13 +6,14 @@ before a process is started, into the frozen `Config` that travels to each proce
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,7 @@ class Config:
     fake_batch_ms: float = 0.0
     fake_item_ms: float = 0.0
     devices: tuple[str, ...] = (CPU,)
+    decode_on: Literal["cpu", "device"] = "cpu"
     workers: int = 1
     threads: int = 2
     gateways: int = 1
@@ -333,6 +335,8 @@ def _check(config: Config) -> None:
         raise ConfigError("--models: expected at least one directory")
     if fake and not config.allow_fake:
         raise ConfigError("--backend fake: expected --allow-fake with it; it answers nonsense and is for tests only")
+    if config.decode_on == "device" and CPU in config.devices and not config.allow_fake:
+        raise ConfigError("--decode-on device: expected --devices cuda:N with it")
     _check_access(config)
     if config.http_port == config.grpc_port != 0:
         raise ConfigError(f"--grpc-port {config.grpc_port}: expected another port than --http-port")
@@ -386,7 +390,17 @@ def child_environment() -> dict[str, str]:
     of their own (decoders and engine threads are the parallelism here) and from writing to the log as they please."""
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     given = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "GRPC_VERBOSITY": "NONE"}
-    return kept | given
+    return kept | given | {"PYNVIMGCODEC_VERBOSITY": "0"}
+
+
+@contextlib.contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of this process for a library that is told by no other way, while it is loaded."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 _INHERITED = (

@@ -123,6 +123,13 @@ SETTINGS: tuple[Setting, ...] = (
         "GPU that fails is left out and tried again, while the others go on. On GPUs other settings have other "
         "defaults, see docs/gpu.md.",
     ),
+    _plain(
+        "decode-on",
+        Choice("cpu", "device"),
+        "Where ordinary JPEGs become pixels: in the decoders' sandbox, or on the GPU that runs the model, by nvJPEG "
+        "(extra `nvjpeg`). On the device strangers' bytes are read by the process that holds the models, outside of "
+        "any sandbox: see [GPUs](gpu.md#decoding-on-the-gpu) before turning it on.",
+    ),
     _plain("workers", Whole(1, 64), "Worker processes, at least one for each of the devices. On a CPU one is right."),
     _plain(
         "threads",

@@ -108,6 +108,11 @@ _gate = Gate()
 """One for the process: models that come later share the device with those that serve."""
 
 
+def in_use() -> contextlib.AbstractContextManager[None]:
+    """For others of the process who copy to a device or compute there: nothing is captured or registered meanwhile."""
+    return _gate.using()
+
+
 class Pipeline(Generic[Place]):
     """One model's way through a device. Safe to call from several threads."""
 

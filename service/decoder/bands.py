@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service import kernels
+
 _ACROSS = 5
 """Outputs per block of the horizontal pass; its matrices hold each weight for three channels, so they stay small, and
 15 columns fill a vector register."""
@@ -41,39 +43,15 @@ class _Band(NamedTuple):
     blocks: list[_Block]
 
 
-def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic convolution kernel with a = -0.5, at distances x >= 0."""
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The triangle, at distances x >= 0."""
-    return np.maximum(1 - x, 0.0)
-
-
-_KERNELS = {"bicubic": (_bicubic, 2), "bilinear": (_bilinear, 1)}
-"""Kernel and how far it reaches."""
-
-
 def _dense(
     size: int, outputs: int, low: float, high: float, filter: str, step: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The matrix that resamples low..high of an axis of `size` pixels to `outputs` pixels, in blocks of `step` outputs:
     the first input of each block [blocks], and the weights of as many inputs from there on as the widest block needs
     [blocks, step, inputs]. Outputs beyond the last have no weights."""
-    kernel, reach = _KERNELS[filter]
-    scale = (high - low) / outputs
-    stretch = max(scale, 1.0)
-    centre = low + (np.arange(outputs) + 0.5) * scale
-    first = np.maximum((centre - reach * stretch + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + reach * stretch + 0.5).astype(np.int64), size)
-    taps = int((last - first).max())
+    first, last, weights = kernels.taps(size, outputs, low, high, filter)
+    taps = weights.shape[1]
     index = first[:, None] + np.arange(taps)
-    weights = kernel(np.abs((index - centre[:, None] + 0.5) / stretch))
-    weights[index >= last[:, None]] = 0
-    weights /= weights.sum(1, keepdims=True)
     starts = np.arange(0, outputs, step)
     ends = np.minimum(starts + step, outputs) - 1
     width = int((last[ends] - first[starts]).max())

@@ -27,6 +27,8 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _NOT_FILL = re.compile(rb"[^\xff]", re.DOTALL)
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
+_LUMA = (0x11, 0x21, 0x12, 0x22, 0x41)
+"""Sampling factors of brightness, across and down, where those of chroma are 1: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1."""
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
@@ -48,6 +50,9 @@ class Header:
     parts: tuple[Span, ...]
     plain: bool = True
     """JPEG: 8 bits, Huffman-coded, grey or three components. False means the exact library has to look at it."""
+    usual: bool = False
+    """JPEG: baseline in one scan or progressive, grey or YCbCr, its chroma stored as cameras do: what every library
+    reads alike."""
     buffered: bool = False
     """JPEG: several scans, so that all coefficients are in memory at once."""
     scans: int = 1
@@ -60,9 +65,24 @@ class Header:
     """WebP animation: x, y, width and height of the first frame on the canvas."""
 
     @property
+    def turned(self) -> bool:
+        """The sides are exchanged to display it."""
+        return self.orientation > 4
+
+    @property
+    def mirrored(self) -> bool:
+        """The columns are reversed after that."""
+        return self.orientation in (2, 3, 6, 7)
+
+    @property
+    def flipped(self) -> bool:
+        """The rows are."""
+        return self.orientation in (3, 4, 7, 8)
+
+    @property
     def displayed(self) -> tuple[int, int]:
         """Width and height with the orientation applied."""
-        return (self.height, self.width) if self.orientation > 4 else (self.width, self.height)
+        return (self.height, self.width) if self.turned else (self.width, self.height)
 
 
 def read(data: bytes, limits: Limits) -> Header:
@@ -137,7 +157,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _jpeg(data: bytes) -> Header:
     width = height = components = 0
     orientation = 1
-    plain = buffered = False
+    plain = buffered = baseline = usual = False
+    converted = True
     parts: list[Span] = []
     for marker, start, end in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -147,6 +168,10 @@ def _jpeg(data: bytes) -> Header:
             components = data[start + 9]
             plain = marker in (0xC0, 0xC1, 0xC2) and data[start + 4] == 8 and components in (1, 3)
             buffered = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            baseline = marker == 0xC0
+            usual = plain and marker != 0xC1 and _usual_components(data[start + 10 : end])
+        elif marker == 0xEE and data[start + 4 : start + 9] == b"Adobe":
+            converted = data[start + 15] == 1
         elif marker == 0xE1 and data[start + 4 : start + 10] == _EXIF and orientation == 1:
             orientation = _exif_orientation(data[start + 10 : end])
         elif marker == 0xDA:
@@ -160,7 +185,16 @@ def _jpeg(data: bytes) -> Header:
     scans = data.count(b"\xff\xda", parts[-1][0]) if buffered else 1
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
         raise Refusal("undecodable_image", "the JPEG has too many scans")
-    return Header("jpeg", width, height, orientation, _joined(parts), plain, buffered, scans)
+    usual = usual and (components == 1 or converted) and not (baseline and buffered)
+    return Header("jpeg", width, height, orientation, _joined(parts), plain, usual, buffered, scans)
+
+
+def _usual_components(table: bytes) -> bool:
+    """Whether the components of a frame (an id, sampling factors and a table each) are grey, or brightness and two that
+    are stored in whole, halves or quarters of its sides and are not called R, G and B."""
+    if len(table) == 3:
+        return table[1] == 0x11
+    return table[1] in _LUMA and table[4] == table[7] == 0x11 and table[::3] != b"RGB"
 
 
 def _joined(parts: list[Span]) -> tuple[Span, ...]:

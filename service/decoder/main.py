@@ -17,13 +17,22 @@ import time
 
 from service import child, log
 from service.child import Birth
-from service.decoder import image, numbers, sandbox, warmup
+from service.decoder import handing, image, numbers, sandbox, warmup
 from service.decoder.cost import TooHeavy
 from service.errors import Refusal, WireError
 from service.wire import pulse
 from service.wire.channel import Channel
 from service.wire.messages.control import Attach, Drain, Ready
-from service.wire.messages.decoder import Decode, Decoded, FromDecoder, Heavy, ToDecoder, Undecoded
+from service.wire.messages.decoder import (
+    Coded,
+    Decode,
+    Decoded,
+    FromDecoder,
+    Geometry,
+    Heavy,
+    ToDecoder,
+    Undecoded,
+)
 
 MEMORY_BYTES = 288 << 20
 """What decoding may add to the address space; with what is there before it stays under 300 MiB of real memory."""
@@ -40,6 +49,7 @@ class Decoder:
         self._birth = birth
         self._pace = pace
         self._limits = birth.config.limits
+        self._hands_on = birth.config.decode_on == "device"
         self._pulse = birth.pulse()
         self._data: Channel[ToDecoder] | None = None
         self._draining = False
@@ -99,25 +109,20 @@ class Decoder:
         except WireError:
             self._detach()
 
-    def _hand_over(self, work: Decode) -> None:
-        """Put the pixels into their slot, unless the gateway has gone: the next one may have given the slot away."""
+    def _hand_over(self, work: Decode, size: int) -> None:
+        """Put the first `size` bytes of the canvas into the slot, unless the gateway has gone: the next one may have
+        given the slot away."""
         # Nothing is asked for, so it answers when the other end is gone and only then.
         if self._gone.poll(0):
             return
-        size = work.fitting.height * work.fitting.width * 3
         self._birth.pixels.view(work.pixel_slot)[:size] = self._canvas[:size]
 
     def _decode(self, work: Decode) -> FromDecoder:
         started = time.monotonic()
         try:
             body = self._birth.bodies.view(work.body_slot)[: work.body_bytes]
-            most = work.limit or math.inf
-            if work.shape is None:
-                geometry = image.decode(body, self._canvas, work.fitting, self._limits, most, self._pace)
-            else:
-                fitting, limits = work.fitting, self._limits
-                geometry = numbers.decode(body, self._canvas, fitting, work.shape, limits, most, self._pace)
-            self._hand_over(work)
+            geometry, coded = self._onto_canvas(work, body)
+            self._hand_over(work, coded.size if coded else work.fitting.height * work.fitting.width * 3)
         except TooHeavy as heavy:
             return Heavy(work.id, heavy.seconds)
         except Refusal as refusal:
@@ -127,7 +132,18 @@ class Decoder:
             log.event("decode_failed", severity="error", error=type(error).__name__)
             seconds = time.monotonic() - started
             return Undecoded(work.id, "undecodable_image", "the image could not be decoded", seconds)
-        return Decoded(work.id, geometry, time.monotonic() - started)
+        return Decoded(work.id, geometry, time.monotonic() - started, coded)
+
+    def _onto_canvas(self, work: Decode, body: memoryview) -> tuple[Geometry, Coded | None]:
+        """Pixels, or a JPEG that a device is to decode: never one that is heavy, which would keep a batch waiting."""
+        fitting, limits, most = work.fitting, self._limits, work.limit or math.inf
+        if work.shape is not None:
+            return numbers.decode(body, self._canvas, fitting, work.shape, limits, most, self._pace), None
+        if self._hands_on and work.limit:
+            handed = handing.hand_on(body, self._canvas, fitting, limits, most, self._pace)
+            if handed is not None:
+                return handed
+        return image.decode(body, self._canvas, fitting, limits, most, self._pace), None
 
 
 def return_memory() -> None:

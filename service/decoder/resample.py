@@ -30,7 +30,7 @@ def resample(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter:
 
     Both may be views with any strides. `filter` is `bicubic` or `bilinear`.
     """
-    if _vertical_first(image.shape, out.shape):
+    if vertical_first(image.shape, out.shape):
         image, out = image.transpose(1, 0, 2), out.transpose(1, 0, 2)
         box = (box[1], box[0], box[3], box[2])
     (by_rust if rust is not None else bands.resample)(image, box, out, filter)
@@ -69,6 +69,6 @@ if rust is not None:
         return rust.ResizeOptions(algorithm, use_alpha=False, crop_box=rust.CropBox(left, top, width, height))
 
 
-def _vertical_first(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
+def vertical_first(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
     """Whether Pillow (13) would do the vertical pass first. The order shows where overshoot is clipped in between."""
     return target[0] < source[0] and source[0] - target[0] > 2 * (source[1] - target[1])

@@ -57,6 +57,7 @@ class Assembly:
         notes = Notes.read(birth.start.notes)
         self.catalogue = Catalogue(config, birth.start.units, notes.policies)
         self.pool = Pool(self._replace)
+        slot_bytes = birth.start.pixel_slot_bytes
         self.engine = Engine(
             Dispatcher(config.limits.in_flight),
             self.catalogue,
@@ -65,8 +66,8 @@ class Assembly:
             birth.bodies,
             self.metrics,
             config.limits,
+            slot_bytes if config.decode_on == "device" else 0,
         )
-        slot_bytes = birth.start.pixel_slot_bytes
         self.turnover = Turnover(config, self.catalogue, self.engine, self.metrics, slot_bytes, self._current, notes)
         self.repository = Repository(config, self.catalogue, self.engine, self.metrics, self.turnover)
         self.triton: TritonMetrics | None = None

@@ -20,35 +20,19 @@ from service.core.levels import Choice, Level
 from service.core.queue import LaneKey
 from service.dispatcher.catalogue import Catalogue, Entry
 from service.dispatcher.holdings import Holdings
+from service.dispatcher.plausible import check
 from service.dispatcher.pool import Pool
 from service.dispatcher.statistics import Statistics
 from service.dispatcher.tickets import Ask, Done, Image, Outcome, Stored, Ticket, store
-from service.errors import STATUS, Refusal, WireError
+from service.errors import Refusal, WireError
 from service.metrics import Metrics
 from service.wire.messages.control import Role
-from service.wire.messages.decoder import Decode, Decoded, FromDecoder, Heavy, Undecoded
+from service.wire.messages.decoder import Decode, Decoded, FromDecoder, Heavy
 from service.wire.messages.worker import FromWorker, Hello, LoadDone, Loaded, Ran, Run, RunFailed, Undone, Work
 from service.wire.slots import Arena, SlotTable
 
-_MAX_DECODE_SECONDS = 600.0
 DISCARD_ABOVE = 1 << 20
 """A body slot that held more than this gives its pages back, so that one large upload does not stay resident."""
-
-
-def check(message: FromDecoder, limits: Limits) -> None:
-    """Raise WireError for what no sound decoder says: one that a hostile image has taken over must not bend others'
-    answers, the predictions of the core, or the metrics."""
-    sound = 0 <= message.seconds <= _MAX_DECODE_SECONDS
-    if isinstance(message, Decoded):
-        place = message.geometry
-        sound &= 0 < place.width <= limits.side and 0 < place.height <= limits.side
-        sound &= place.width * place.height <= max(limits.pixels, limits.jpeg_pixels)
-        sound &= all(abs(edge) <= 2 * limits.side for edge in place.box)
-    elif isinstance(message, Undecoded):
-        sound &= 400 <= STATUS.get(message.code, 0) < 500 and len(message.message) <= 200
-        sound &= message.message.isprintable()
-    if not sound:
-        raise WireError("implausible message")
 
 
 class Engine:
@@ -63,6 +47,7 @@ class Engine:
         bodies: Arena,
         metrics: Metrics,
         limits: Limits,
+        coded_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = dispatcher
@@ -72,6 +57,7 @@ class Engine:
         self._bodies = bodies
         self._metrics = metrics
         self._limits = limits
+        self._coded_bytes = coded_bytes
         self.clock = clock
         self.late: Container[int] = ()
         """Workers that the supervisor has not heard of for a while."""
@@ -198,10 +184,12 @@ class Engine:
         self._act()
 
     def _from_decoder(self, index: int, message: FromDecoder) -> None:
-        check(message, self._limits)
-        ticket = self._decoding.get(index, {}).pop(message.id, None)
+        held = self._decoding.get(index, {})
+        ticket = held.get(message.id)
+        check(message, self._limits, ticket.ask.entry.fitting if ticket else None, self._coded_bytes)
         if ticket is None:
             return
+        del held[message.id]
         now = self.clock()
         if not isinstance(ticket.body, Stored):
             self._free_bodies[index].append(ticket.body_slot)
@@ -217,7 +205,7 @@ class Engine:
         ticket.outcome.decode = message.seconds
         self._metrics.decoded(message.seconds)
         if isinstance(message, Decoded):
-            ticket.geometry = message.geometry
+            ticket.geometry, ticket.coded = message.geometry, message.coded
             self._core.decoded(now, index, ticket.item, message.seconds)
         else:
             refusal = Refusal(message.code, message.message)
@@ -274,6 +262,7 @@ class Engine:
             ticket = self._tickets.get(done.id)
             if ticket is None or ticket.slot is None or ticket.slot.generation != done.generation:
                 continue
+            ticket.outcome.decode += ran.decode if ticket.coded else 0.0
             ticket.outcome.infer = ran.infer
             ticket.outcome.post = ran.post
             ticket.outcome.ended = now
@@ -346,9 +335,8 @@ class Engine:
             ticket.outcome.decoder_wait = ticket.item.decode_at - ticket.item.submitted_at
             if ticket.slot is None or ticket.geometry is None:
                 raise RuntimeError("a queued item has no pixels")
-            works.append(
-                Work(ticket.item.id, ticket.slot.index, ticket.slot.generation, ticket.geometry, ticket.ask.options)
-            )
+            slot, place, options = ticket.slot, ticket.geometry, ticket.ask.options
+            works.append(Work(ticket.item.id, slot.index, slot.generation, place, options, ticket.coded))
         first = tickets[0].ask
         label = first.entry.served(first.level, action.lane).label
         self._metrics.batch(first.entry.manifest.name, label, len(works), action.reason)

@@ -13,7 +13,7 @@ from service.core.levels import Choice, Level
 from service.core.queue import Item
 from service.dispatcher.catalogue import Entry
 from service.errors import Refusal
-from service.wire.messages.decoder import Geometry, Kind, Shape
+from service.wire.messages.decoder import Coded, Geometry, Kind, Shape
 from service.wire.messages.results import Options, Raw, Result, TokenMap
 from service.wire.slots import Arena, Slot
 
@@ -141,6 +141,7 @@ class Ticket(msgspec.Struct, eq=False):
     slot: Slot | None = None
     body_slot: int = -1
     geometry: Geometry | None = None
+    coded: Coded | None = None
     busy: bool = False
     """Another process may touch the pixel slot, so it cannot be handed out again."""
     pending: bool = False

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from service import log
 from service.backends.base import BackendError, Images, Outputs
 from service.tasks import raw, tokens
+from service.wire.messages.decoder import Coded
 from service.wire.messages.worker import Done, Ran, Run, RunFailed, Timing, Undone, Work
 from service.wire.slots import Arena
+from service.worker.coded import Unpacker
 from service.worker.doubt import Doubt
 from service.worker.guard import Guard
 from service.worker.load import Model
@@ -26,9 +29,10 @@ Answered = Done | Undone
 class Bench:
     """What engine threads work with."""
 
-    def __init__(self, pixels: Arena, shelf: Shelf) -> None:
+    def __init__(self, pixels: Arena, shelf: Shelf, unpacker: Unpacker | None = None) -> None:
         self._pixels = pixels
         self._shelf = shelf
+        self._unpacker = unpacker
         self._doubt = Doubt()
 
     def run(self, run: Run, guard: Guard) -> Ran | RunFailed:
@@ -68,8 +72,15 @@ class Bench:
         return RunFailed(run.batch, "batch")
 
     def _computed(self, run: Run, model: Model, timing: Timing, guard: Guard) -> Ran:
+        begun = time.monotonic()
+        coded = sum(work.coded is not None for work in run.items)
+        if coded:
+            guard.decode(coded)
         works, images, answers = self._gather(run.items, model)
-        infer = post = 0.0
+        infer = post = decode = 0.0
+        if coded:
+            decode = time.monotonic() - begun
+            guard.run(timing, len(works))
         while works:
             before = time.monotonic()
             try:
@@ -87,30 +98,56 @@ class Bench:
             infer += model.backend.seconds(ran - before)
             post = time.monotonic() - ran
             break
-        return Ran(run.batch, answers, infer, post)
+        return Ran(run.batch, answers, infer, post, decode)
 
     def _gather(self, items: Sequence[Work], model: Model) -> tuple[list[Work], Images, list[Answered]]:
-        """The items whose slots can be read, their images [n, H, W, 3], and the answers of those that cannot."""
+        """The items that have an image, their images [n, H, W, 3], and the answers of those that have none."""
         transform = model.manifest.transform
         shape = (transform.height, transform.width, 3)
         works: list[Work] = []
-        pixels: list[Images] = []
+        views: list[memoryview] = []
         answers: list[Answered] = []
         for work in items:
             try:
-                view = self._pixels.view(work.slot)[: model.image_bytes]
+                views.append(self._pixels.view(work.slot))
             except IndexError:
                 answers.append(_undone(work, "internal", "the image was lost"))
                 continue
             works.append(work)
-            pixels.append(np.frombuffer(view, np.uint8).reshape(shape))
-        if len(pixels) == 1:
+        decoded = self._decoded(works, views)
+        refused = [work for work in works if work.coded is not None and decoded.get(work.id) is None]
+        answers += [_undone(work, "undecodable_image", "the image is corrupt or incomplete") for work in refused]
+        pixels = [
+            None if work.coded else np.frombuffer(view[: model.image_bytes], np.uint8).reshape(shape)
+            for work, view in zip(works, views, strict=True)
+            if work not in refused
+        ]
+        works = [work for work in works if work not in refused]
+        if len(pixels) == 1 and pixels[0] is not None:
             # Read where it lies: nobody is given the slot before this batch is answered.
             return works, pixels[0][None], answers
         images = model.backend.staging(len(pixels))
-        for number, one in enumerate(pixels):
-            images[number] = one
+        for canvas, one in zip(images, pixels, strict=True):
+            if one is not None:
+                canvas[:] = one
+        if self._unpacker is not None and decoded:
+            placed = zip(works, images, strict=True)
+            coded = [(decoded[work.id], work.coded, canvas) for work, canvas in placed if work.coded]
+            self._unpacker.fit(coded, transform)
         return works, images, answers
+
+    def _decoded(self, works: Sequence[Work], views: Sequence[memoryview]) -> dict[int, Any]:
+        """By item, the pixels on the device of images that came coded; None for those that it refuses."""
+        ids: list[int] = []
+        asked: list[tuple[bytes, Coded]] = []
+        for work, view in zip(works, views, strict=True):
+            if work.coded is not None:
+                ids.append(work.id)
+                # A copy: what was judged must not change while it is decoded.
+                asked.append((bytes(view[: work.coded.size]), work.coded))
+        if not asked or self._unpacker is None:
+            return {}
+        return dict(zip(ids, self._unpacker.decode(asked), strict=True))
 
 
 def _without_guilty(

@@ -15,6 +15,8 @@ LEAST_LIMIT = 2.0
 """No batch is given less than this many seconds."""
 PATIENCE = 10.0
 """A batch may take this many times its profile."""
+DECODE_LIMIT = 0.2
+"""Seconds for each image that the device decodes, besides LEAST_LIMIT: ten times what decoders hand on at most."""
 RESULT_LIMIT = 2.0
 """Seconds for one item's outputs to become its result."""
 SEND_LIMIT = 10.0
@@ -38,6 +40,10 @@ class Guard:
     def run(self, timing: Timing, items: int) -> None:
         """A batch of `items` begins."""
         self._beat(max(LEAST_LIMIT, PATIENCE * (timing.a + timing.b * items)))
+
+    def decode(self, items: int) -> None:
+        """The device begins to decode `items` images of a batch."""
+        self._beat(LEAST_LIMIT + DECODE_LIMIT * items)
 
     def result(self) -> None:
         """One item's outputs are turned into its result."""

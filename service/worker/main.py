@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from models.manifest import ManifestError
 from service import child, log
+from service.backends import arrays
 from service.backends.base import BackendError
 from service.config import CPU
 from service.errors import ConfigError, WireError
@@ -21,6 +22,8 @@ from service.wire.messages.control import Attach, Drain, Failed, Ready
 from service.wire.messages.worker import Hello, Run
 from service.wire.pulse import REST
 from service.worker.batch import Bench
+from service.worker.codec import Codec
+from service.worker.coded import Unpacker
 from service.worker.guard import Guard
 from service.worker.link import Link
 from service.worker.load import load_all
@@ -56,10 +59,14 @@ class Worker:
         self._poll.register(self._control_number, select.POLLIN)
         self._shelf = Shelf()
         self._loader: Loader | None = None
+        self._unpacker: Unpacker | None = None
 
     def load(self) -> None:
         """Load every model; raises ConfigError or ManifestError."""
         start, config = self._birth.start, self._birth.config
+        if config.decode_on == "device":
+            self._loading()
+            self._unpacker = _unpacker(self._device)
         self._shelf = Shelf(
             load_all(
                 config,
@@ -73,7 +80,7 @@ class Worker:
 
     def serve(self) -> None:
         """Serve until told to drain; raises WireError when the supervisor is gone."""
-        bench = Bench(self._birth.pixels, self._shelf)
+        bench = Bench(self._birth.pixels, self._shelf, self._unpacker)
         self._loader = Loader(
             self._birth.config, self._device, self._birth.start.pixel_slot_bytes, self._shelf, self._tell
         )
@@ -175,6 +182,16 @@ class Worker:
                 child.leave(FATAL_STATUS)
             guard.send()
             job.link.send(answer)
+
+
+def _unpacker(device: str) -> Unpacker:
+    """What decodes images on the device. Raises ConfigError."""
+    codec, there = Codec(device), arrays.on(device)
+    # What a GPU has decoded, and the CPU resamples, is slower than it was without.
+    slow = device != CPU and not there.on_device
+    severity: log.Severity = "warning" if slow else "info"
+    log.event("decoding_on_device", severity=severity, device=device, resampled_by=there.name)
+    return Unpacker(codec, there)
 
 
 def main() -> None:

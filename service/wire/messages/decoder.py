@@ -56,12 +56,53 @@ class Decode(Message, frozen=True):
     shape: Shape | None = None
 
 
+class Coded(Message, frozen=True):
+    """What becomes of a JPEG that lies in a pixel slot instead of pixels, for the device to decode.
+
+    It takes `size` bytes, and has `width` x `height` stored pixels, of which `part` is needed (x0, y0, x1, y1). The
+    displayed image is the stored one with its sides exchanged where `turned`, then with its columns (`mirrored`) or
+    rows (`flipped`) in reverse. Of that `source` (x0, y0, x1, y1, inside it) is resampled onto `target` (whole pixels
+    of the network's input), across first or, with `down_first`, down; what lies outside `target` is filled.
+    """
+
+    size: int
+    width: int
+    height: int
+    part: tuple[int, int, int, int]
+    turned: bool
+    mirrored: bool
+    flipped: bool
+    source: tuple[float, float, float, float]
+    target: tuple[int, int, int, int]
+    down_first: bool
+
+    @property
+    def displayed(self) -> tuple[int, int]:
+        """Width and height as displayed."""
+        return (self.height, self.width) if self.turned else (self.width, self.height)
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """`part` in pixels of the displayed image."""
+        x0, y0, x1, y1 = self.part
+        width, height = self.displayed
+        if self.turned:
+            x0, y0, x1, y1 = y0, x0, y1, x1
+        if self.mirrored:
+            x0, x1 = width - x1, width - x0
+        if self.flipped:
+            y0, y1 = height - y1, height - y0
+        return x0, y0, x1, y1
+
+
 class Decoded(Message, frozen=True):
-    """The pixels are in the slot. `seconds` is the decoder's own time for this image."""
+    """The pixels are in the slot, or what the device makes them of. `seconds` is the decoder's own time for this
+    image."""
 
     id: int
     geometry: Geometry
     seconds: float
+    coded: Coded | None = None
 
 
 class Undecoded(Message, frozen=True):

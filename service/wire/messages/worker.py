@@ -6,18 +6,19 @@ from typing import Literal
 
 from service.wire.messages import Message
 from service.wire.messages.control import Unit
-from service.wire.messages.decoder import Geometry
+from service.wire.messages.decoder import Coded, Geometry
 from service.wire.messages.results import Options, Raw, Result, TokenMap
 
 
 class Work(Message, frozen=True):
-    """One item of a batch."""
+    """One item of a batch. Its slot holds pixels, or what `coded` says."""
 
     id: int
     slot: int
     generation: int
     geometry: Geometry
     options: Options
+    coded: Coded | None = None
 
 
 class Run(Message, frozen=True):
@@ -50,12 +51,13 @@ class Undone(Message, frozen=True):
 
 
 class Ran(Message, frozen=True):
-    """A batch is finished; times are seconds of the worker's own clock."""
+    """A batch is finished; times are seconds of the worker's own clock. `decode` is that of images which came coded."""
 
     batch: int
     items: list[Done | Undone]
     infer: float
     post: float
+    decode: float = 0.0
 
 
 class RunFailed(Message, frozen=True):
