@@ -159,5 +159,7 @@ $(GPU_VENV)/gpu.stamp: requirements/models.lock requirements/serve-gpu.lock pypr
 	    $(GPU_VENV)/bin/pip uninstall $(PIP_FLAGS) -y onnxruntime; \
 	    $(GPU_VENV)/bin/pip install $(PIP_FLAGS) --no-deps --no-index $$wheels/*.whl; \
 	else echo "onnxruntime-gpu cannot be had: ONNX Runtime is checked on the CPU alone"; fi; \
+	$(GPU_VENV)/bin/pip install $(PIP_FLAGS) --no-deps --only-binary :all: 'nvidia-nvjpeg>=13.2' \
+	    || echo "nvidia-nvjpeg cannot be had: nvJPEG is taken from CUDA's libraries, if they are there"; \
 	echo "GPU check: installed in $$((SECONDS - begin)) s; $(GPU_VENV) now holds $$(du -sm $(GPU_VENV) | cut -f1) MB"; \
 	touch $@

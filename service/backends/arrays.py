@@ -21,8 +21,8 @@ class OnCpu:
     library: Any = np
 
     def taken(self, pixels: Any) -> Any:
-        """Decoded pixels [h, w, 3] as numbers to compute with."""
-        return np.asarray(pixels.cpu()).astype(np.float32)
+        """Decoded pixels [h, w, 3] as planes [3, h, w] of numbers to compute with."""
+        return np.ascontiguousarray(np.asarray(pixels.cpu()).transpose(2, 0, 1), np.float32)
 
     def held(self, weights: NDArray[np.float32]) -> Any:
         """A matrix where it is used."""
@@ -49,7 +49,7 @@ class ByTorch(OnCpu):
         # Of pixels in the CPU's memory nvImageCodec gives no DLPack without a driver.
         on_gpu = self._device.type == "cuda"
         found = self.library.from_dlpack(pixels) if on_gpu else self.library.from_numpy(np.array(pixels))
-        return found.to(self._device, self.library.float32)
+        return found.to(self._device).permute(2, 0, 1).to(self.library.float32).contiguous()
 
     def held(self, weights: NDArray[np.float32]) -> Any:
         """On the device."""

@@ -75,8 +75,8 @@ class Unpacker:
         x0, y0, x1, y1 = coded.window
         across = self._axis(width, tx1 - tx0, sx0, sx1, filter, x0, x1, coded.mirrored)
         down = self._axis(height, ty1 - ty0, sy0, sy1, filter, y0, y1, coded.flipped)
-        planes = self._arrays.taken(pixels).swapaxes(0, 2)  # [3, w, h]
-        if not coded.turned:
+        planes = self._arrays.taken(pixels)
+        if coded.turned:
             planes = planes.swapaxes(1, 2)
         if coded.down_first:
             done = self._rounded(self._rounded(down @ planes) @ across.T)

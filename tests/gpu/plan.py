@@ -101,6 +101,7 @@ STEPS = (
     Step("compile", "Networks compiled ahead of time by PyTorch", "tests.gpu.compiled", 3600),
     Step("agreement", "Every level of every model against PyTorch in fp32", "tests.gpu.agreement", 1800),
     Step("placement", "No node of any level on the CPU", "tests.gpu.nodes", 900),
+    Step("decoding", "JPEGs decoded on the device against the decoder's pixels", "tests.gpu.decoding", 600),
     Step("engine", "The bare engine: compiled and eager, and what merging saves", "tests.gpu.engine", 3600),
     Step("served", "Served from JPEG over HTTP, against the bare engine", "tests.gpu.served", 2700),
     Step("start", "From start to ready, with what was kept", "tests.gpu.start", 900),

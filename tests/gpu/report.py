@@ -69,6 +69,10 @@ def _on_the_cpu(data: Data) -> float:
     return float(sum(bool(row["problem"]) for row in _rows(data, "placement")))
 
 
+def _otherwise(data: Data) -> float:
+    return float(sum(bool(row["problem"]) for row in _rows(data, "decoding")))
+
+
 def _rows(data: Data, step: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = data[step]["rows"]
     if not rows:
@@ -79,6 +83,7 @@ def _rows(data: Data, step: str) -> list[dict[str, Any]]:
 BARS = (
     Bar("levels that disagree with PyTorch fp32", "agreement", _wrong, most=0),
     Bar("levels with a node on the CPU (ONNX Runtime)", "placement", _on_the_cpu, most=0),
+    Bar("kinds of JPEG that the device decodes otherwise", "decoding", _otherwise, most=0),
     Bar("ViT-L bf16, bare: share of the rate of matrix products", "engine", _share("vit-l"), least=0.45),
     Bar("ViT-B `fast`, bare: speed-up at the best batch", "engine", _speedup("vit-b", "fast"), least=1.4),
     Bar("ViT-L `fast`, bare: speed-up at the best batch", "engine", _speedup("vit-l", "fast"), least=1.4),
@@ -159,6 +164,11 @@ def _placement(data: dict[str, Any], folder: Path) -> list[str]:
     return [_columns(data.get("rows", ()), "model", "level", "batch", "nodes", "problem")]
 
 
+def _decoding(data: dict[str, Any], folder: Path) -> list[str]:
+    told = {name: value for name, value in data.items() if name != "rows"}
+    return [*_plain(told, folder), _columns(data.get("rows", ()), "kind", "fit", "largest", "mean", "problem")]
+
+
 def _engine(data: dict[str, Any], folder: Path) -> list[str]:
     rows = data.get("rows", [])
     lines: dict[str, list[tuple[float, float | None]]] = {}
@@ -192,6 +202,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], Path], list[str]]] = {
     "agreement": _agreement,
     "compile": _compiled,
     "placement": _placement,
+    "decoding": _decoding,
     "engine": _engine,
     "served": _of_served,
 }
