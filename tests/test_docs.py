@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,18 @@ def test_nobody_is_told_to_install_another_project_of_this_name() -> None:
         if re.search(r"pip3? install (?:-[\w-]+ )*['\"]?squint\b", line)
     ]
     assert not told, "\n".join(told)
+
+
+def test_no_link_is_kept_in_the_repository() -> None:
+    """One that leads to somebody's environment takes the place of everybody's, with all that was in it."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert listed
+    assert not [line for line in listed.splitlines() if line.startswith("120000 ")]
+    for name in (".venv", ".venv-models", ".venv-gpu"):
+        # Without a slash behind it, a link of that name is ignored as a directory is.
+        assert name in (ROOT / ".gitignore").read_text().splitlines()
 
 
 INDEX = re.compile(r"--(?:extra-)?index-url|--find-links (?!\$)|pypi\.|/simple\b")
