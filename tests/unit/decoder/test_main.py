@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import subprocess
@@ -99,7 +100,13 @@ class Peer:
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    it = Peer(Config(limits=Limits(decode_seconds=1.5, pixels=100_000)))
+    with started(Config(limits=Limits(decode_seconds=1.5, pixels=100_000))) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def started(settings: Config) -> Iterator[Peer]:
+    it = Peer(settings)
     received = it.control.receive(30)
     assert received is not None
     assert received[0] == Ready()
@@ -138,6 +145,22 @@ def test_refuses_by_the_operators_limits(peer: Peer) -> None:
         assert (answer.id, answer.code) == (3, code)
         assert answer.seconds >= 0
     assert isinstance(peer.ask(save(photo(9, 9), "WEBP")), Decoded)
+
+
+def test_hands_on_what_a_device_is_to_decode_and_is_not_heavy() -> None:
+    """Told apart by the limit: it is given for images that are not known to be heavy."""
+    with started(Config(decode_on="device")) as peer:
+        body = save(photo(200, 150), "JPEG")
+        handed = peer.ask(body, slot=1, limit=10.0)
+        assert isinstance(handed, Decoded) and handed.coded is not None
+        assert bytes(peer.pixels.view(1)[: handed.coded.size]) == body
+        assert isinstance(peer.ask(body, limit=1e-6), Heavy)
+        for data, limit in ((body, 0.0), (save(photo(90, 40), "PNG"), 10.0), (save(photo(900, 700), "JPEG"), 10.0)):
+            decoded = peer.ask(data, slot=2, limit=limit)
+            assert isinstance(decoded, Decoded) and decoded.coded is None
+            expected = bytearray(SIDE * SIDE * 3)
+            image.decode(data, memoryview(expected), FITTING, Limits())
+            assert bytes(peer.pixels.view(2)) == bytes(expected)
 
 
 def test_says_what_is_heavy_instead_of_decoding_it(peer: Peer) -> None:
