@@ -120,7 +120,8 @@ class Worker:
                 elif self._loader is not None:
                     self._loader.add(message)
         except WireError as error:
-            log.event("gateway_lost", severity="warning", reason=str(error))
+            # It is so at every clean stop too; of a death the supervisor tells.
+            log.event("gateway_lost", severity="debug", reason=str(error))
             self._detach(link)
 
     def _detach(self, link: Link) -> None:
