@@ -131,6 +131,14 @@ def _tensor(openvino: Any, blob: cache.Mapped) -> Any:
     return openvino.Tensor(array, shared_memory=True)
 
 
+_Form = tuple[int, bytes]
+
+
+def _form(inputs: dict[str, Any]) -> _Form:
+    """What decides the sizes of everything in a run: the batch, and the level."""
+    return len(inputs["images"]), b";".join(inputs[name].tobytes() for name in sorted(inputs) if name != "images")
+
+
 class _Compiled:
     """A compiled model with one infer request per engine."""
 
@@ -141,20 +149,27 @@ class _Compiled:
             raise error_from_library(error) from error
         # An output has the names of what was folded into it, too; the first part of this one is the graph's.
         self._names = [output.get_node().get_friendly_name().partition("/")[0] for output in self._model.outputs]
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[Any, set[_Form]]] = queue.SimpleQueue()
         for _ in range(artefact.engines):
-            self._requests.put(self._model.create_infer_request())
+            self._requests.put((self._model.create_infer_request(), set()))
 
     def run(self, inputs: dict[str, Any]) -> Outputs:
-        request = self._requests.get()
+        found = self._requests.get()
+        request, known = found
+        form = _form(inputs)
         try:
             request.infer(inputs, share_inputs=True)
+            if form not in known and len(inputs) > 1:
+                # Where steps may be left out, a run for which the library's memory grows may answer wrong, even what
+                # is no number (seen with 2026.4.1: 26 of 192 first runs, no later ones; tests/models/test_timm_graph).
+                request.infer(inputs, share_inputs=True)
+                known.add(form)
             # The request's own memory is written again by its next run, so the outputs are copied.
             return {name: np.array(request.get_output_tensor(i).data) for i, name in enumerate(self._names)}
         except Exception as error:
             raise error_from_library(error) from error
         finally:
-            self._requests.put(request)
+            self._requests.put(found)
 
     def settle(self) -> None:
         """Let the file's pages go."""
