@@ -85,6 +85,7 @@ ROOMS: dict[str, Room] = {
         BASICS | {"service.backends", "models.ahead", "models.precision", "models.restored"} | ARTEFACT,
         {"numpy", "torch"},
     ),
+    "service/backends/torch_card.py": Room(BASICS | {"service.backends"} | ARTEFACT, {"numpy", "torch"}),
     "service/backends/onnxruntime.py": Room(
         BASICS | {"service.backends"} | ARTEFACT, {"msgspec", "numpy", "onnxruntime"}
     ),
@@ -148,7 +149,10 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("service/backends/onnxruntime.py", "loadtest/peers/"),
     "openvino": ("service/backends/openvino.py",),
     "tensorrt": ("service/backends/tensorrt.py",),
-    "torch": ("models/", "service/backends/torch.py", "service/backends/arrays.py", "loadtest/peers/"),
+    "torch": (
+        *("models/", "service/backends/torch.py", "service/backends/torch_card.py"),
+        *("service/backends/arrays.py", "loadtest/peers/"),
+    ),
     "nvidia": ("service/worker/codec.py",),
     **dict.fromkeys(TRAINING - {"torch"}, ("models/", "loadtest/peers/")),
     **dict.fromkeys(IMAGES, ("service/decoder/image.py", "models/", "squint/client/", "squint/measure/", "loadtest/")),

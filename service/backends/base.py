@@ -56,10 +56,12 @@ class Artefact:
 class Backend(ABC):
     """One loaded model. `name` is the backend with its precision, such as `openvino/bf16`.
 
-    With `pipelined`, several callers do not compute side by side but follow one another closely on one device.
+    With `pipelined`, several callers do not compute side by side but follow one another closely on one device, in
+    batches of `sizes`, smallest first: one that has fewer images is filled up to the next.
     """
 
     pipelined = False
+    sizes: Sequence[int] = ()
 
     def __init__(self, name: str, manifest: Manifest) -> None:
         self.name = name

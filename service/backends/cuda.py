@@ -209,6 +209,7 @@ class OnDevice(Backend):
     """A model on a device: named levels through the pipeline, others one at a time."""
 
     pipelined = True
+    sizes = BUCKETS
 
     def __init__(self, name: str, artefact: Artefact, sessions: Sessions) -> None:
         super().__init__(name, artefact.manifest)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from service.backends.base import BackendError
+
+
+@contextlib.contextmanager
+def in_our_words() -> Iterator[None]:
+    """Whatever a library raises in here is raised as BackendError."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:  # the libraries' own classes derive from Exception only
+        raise error_from_library(error) from error
 
 
 def error_from_library(error: Exception) -> BackendError:

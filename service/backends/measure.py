@@ -22,7 +22,6 @@ from models import manifest
 from models.manifest import Manifest, ManifestError
 from service.backends import registry
 from service.backends.base import Artefact, Backend, BackendError, Images, Outputs
-from service.backends.pipeline import BUCKETS
 from service.backends.trial import Measured, Trial
 from service.backends.wide import LEAST_RUNS, TURNS, shares, under_load
 from service.errors import ConfigError
@@ -125,11 +124,12 @@ def batch_seconds(backend: Backend, images: Images, levels: list[str], engines: 
     """Level -> batch size -> median seconds of one run while all engines run batches of that size; of a device that
     they share, the seconds that each run takes of it.
 
-    The levels take turns, so that what else the machine does meets them all alike.
+    The levels take turns, so that what else the machine does meets them all alike. One image is timed on a device even
+    if it is filled up to more: what a small batch costs there is part of its profile.
     """
     found: dict[str, dict[int, float]] = {level: {} for level in levels}
     used, budget = 0.0, SECONDS_PER_LEVEL * len(levels)
-    for n in BUCKETS if backend.pipelined else SIZES:
+    for n in sorted({1, *backend.sizes}) if backend.pipelined else SIZES:
         known = [times for times in found.values() if times]
         if known and used + LEAST_RUNS * 2 * sum(max(times.values()) for times in known) > budget:
             break

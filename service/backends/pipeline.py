@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -34,15 +34,16 @@ Place = TypeVar("Place")
 _Key = tuple[bytes, int]
 
 
-def bucket(items: int) -> int:
-    """The size that a batch of `items`, at most the largest, is padded to."""
-    return next(size for size in BUCKETS if size >= items)
+def bucket(items: int, sizes: Sequence[int] = BUCKETS) -> int:
+    """The size of these, smallest first, that a batch of `items`, at most the largest, is padded to."""
+    return next(size for size in sizes if size >= items)
 
 
 class Device(ABC, Generic[Place]):
     """What computes. A *place* is what one batch of one size and level needs there: buffers, and what was captured.
 
-    All raise BackendError.
+    `upload` and `compute` may return before they are done, if what follows them waits for that on the device; the
+    images given stay as they are until the download. All raise BackendError.
     """
 
     @abstractmethod
@@ -60,6 +61,10 @@ class Device(ABC, Generic[Place]):
     @abstractmethod
     def download(self, place: Place, items: int) -> Outputs:
         """The outputs of the first `items`, the caller's own."""
+
+    def seconds(self, place: Place) -> float | None:
+        """How long the batch that was downloaded last computed; None where `compute` waits until it is done."""
+        return None
 
     def pin(self, memory: Images) -> None:
         """Let the device read this memory, whole pages [bytes], by itself for as long as the array lives."""
@@ -114,11 +119,12 @@ def in_use() -> contextlib.AbstractContextManager[None]:
 
 
 class Pipeline(Generic[Place]):
-    """One model's way through a device. Safe to call from several threads."""
+    """One model's way through a device, in batches of these sizes, smallest first. Several threads may call it."""
 
-    def __init__(self, device: Device[Place], shape: tuple[int, int, int]) -> None:
+    def __init__(self, device: Device[Place], shape: tuple[int, int, int], sizes: Sequence[int] = BUCKETS) -> None:
         self._device = device
         self._shape = shape
+        self._sizes = sizes
         self._own = threading.local()
         self._places: dict[_Key, queue.SimpleQueue[Place]] = {}
         self._making = threading.Lock()
@@ -129,7 +135,7 @@ class Pipeline(Generic[Place]):
     def staging(self, items: int) -> Images:
         """Memory of the calling thread's for a batch of `items`, at most the largest size, that is quick to upload. It
         holds what it held; the thread's next batch is put there as well."""
-        size = bucket(items)
+        size = bucket(items, self._sizes)
         held: Images | None = getattr(self._own, "staging", None)
         if held is None or len(held) < size:
             pages = np.frombuffer(mmap.mmap(-1, size * math.prod(self._shape)), np.uint8)
@@ -140,7 +146,7 @@ class Pipeline(Generic[Place]):
 
     def run(self, images: Images, inputs: Inputs) -> Outputs:
         """Run uint8 images [B, H, W, 3] at a level: outputs by name. More than fit the largest size run in parts."""
-        largest = BUCKETS[-1]
+        largest = self._sizes[-1]
         self.begin()
         parts = [self._batch(images[at : at + largest], inputs) for at in range(0, len(images), largest)]
         if len(parts) == 1:
@@ -158,7 +164,7 @@ class Pipeline(Generic[Place]):
 
     def prepared(self, inputs: Inputs) -> bool:
         """Whether the smallest batch at this level can begin at once."""
-        return (_spelled(inputs), BUCKETS[0]) in self._places
+        return (_spelled(inputs), self._sizes[0]) in self._places
 
     def prepare(self, inputs: Inputs, size: int) -> None:
         """Have every place for batches of this size made."""
@@ -172,7 +178,7 @@ class Pipeline(Generic[Place]):
         self._thread.join()
 
     def _batch(self, images: Images, inputs: Inputs) -> Outputs:
-        size = bucket(len(images))
+        size = bucket(len(images), self._sizes)
         staged = self.staging(len(images))
         if not np.may_share_memory(staged, images):
             staged[:] = images
@@ -182,14 +188,21 @@ class Pipeline(Generic[Place]):
         try:
             with _gate.using():
                 self._device.upload(place, whole)
-            self.on_thread(lambda: self._device.compute(place))
+            waited = self._used(lambda: self._device.compute(place))
             with _gate.using():
-                return self._device.download(place, len(images))
+                outputs = self._device.download(place, len(images))
+                computed = self._device.seconds(place)
+            self._own.seconds = self.seconds() + (waited if computed is None else computed)
+            return outputs
         finally:
             free.put(place)
 
     def on_thread(self, step: Callable[[], None]) -> None:
-        """Have something else done between two batches, as a use of the device."""
+        """Have something else done between two batches, as a use of the device that ends when `step` does."""
+        self._own.seconds = self.seconds() + self._used(step)
+
+    def _used(self, step: Callable[[], None]) -> float:
+        """Seconds that a use of the device took on its thread."""
         began: list[float] = []
 
         def used() -> None:
@@ -199,7 +212,7 @@ class Pipeline(Generic[Place]):
                 began.append(time.monotonic())
 
         self._on_thread(used)
-        self._own.seconds = self.seconds() + began[1] - began[0]
+        return began[1] - began[0]
 
     def _free(self, inputs: Inputs, size: int) -> queue.SimpleQueue[Place]:
         """The places for this level and size that no batch is in."""

@@ -9,7 +9,7 @@ which are had by their own name alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module, metadata
 
 from service.backends.base import Artefact, Backend, BackendError
@@ -112,19 +112,20 @@ def is_compiling(variant: str) -> bool:
     return variant in COMPILING.get(variant.partition("/")[0], ())
 
 
-def build(variant: str, artefact: Artefact, progress: Callable[[str], None]) -> None:
-    """Compile for a variant that `is_made` all that it lacks; `progress` is told of every step before.
+def build(variant: str, artefact: Artefact, progress: Callable[[str], None], sizes: Collection[int] = ()) -> None:
+    """Compile for a variant that `is_made` all that it lacks, or what it lacks for these batch sizes alone; `progress`
+    is told of every step before.
 
     Raises ConfigError where its library is missing, BackendError when something cannot be compiled.
     """
     backend, _, precision = variant.partition("/")
     try:
-        builder: Callable[[Artefact, str, Callable[[str], None]], None] = import_module(
+        builder: Callable[[Artefact, str, Callable[[str], None], Collection[int]], None] = import_module(
             f"service.backends.{backend}"
         ).build
     except ImportError as error:
         raise _missing(backend, error) from None
-    builder(artefact, precision, progress)
+    builder(artefact, precision, progress, sizes)
 
 
 def _missing(backend: str, error: ImportError) -> ConfigError:

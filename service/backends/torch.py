@@ -6,18 +6,17 @@ level and batch size, so that nothing is compiled while the service starts or se
 is, uncompiled: slower, but at once.
 
 A level's schedule is part of what is compiled: no shape depends on data, and nothing waits for the device between
-layers. On a GPU every compiled network is recorded as a CUDA graph.
+layers. On a GPU every compiled network is recorded as a CUDA graph, and batches go through it by the pipeline and the
+streams of `streamed.py`: uploads, networks and downloads of different batches at the same time.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,11 +29,15 @@ from models.restored import RestoreError, restored
 from service import log
 from service.backends import cache
 from service.backends.base import Artefact, Backend, BackendError, Images, Inputs, Outputs
-from service.backends.failure import error_from_library
+from service.backends.failure import error_from_library, in_our_words
+from service.backends.pipeline import Pipeline
 from service.backends.store import FOLDER, Store, StoreError
+from service.backends.streamed import Streamed
+from service.backends.torch_card import NetworkCard, Step, be_on
 
 BUCKETS = {"cpu": (1,), "cuda": (1, 2, 4, 8, 16, 32, 64)}
-"""Batch sizes that are compiled. On a CPU, whose batches are small, images run one by one; a GPU's are filled up."""
+"""Batch sizes that are compiled, smallest first. On a CPU, whose batches are small, images run one by one; a GPU's are
+filled up."""
 JIT = "jit/"
 RECORDED = ("network", "source", "built", "timm")
 """What a manifest's record of training says about which network it is."""
@@ -43,37 +46,49 @@ Schedule = tuple[tuple[str, tuple[int, ...]], ...]
 """What a level feeds the network, as something to look up."""
 
 
-class Step(Protocol):
-    """A network at one level and batch size: uint8 images [B, H, W, 3] on the device to its outputs."""
-
-    outputs: tuple[str, ...]
-
-    def __call__(self, images: torch.Tensor) -> Sequence[torch.Tensor]: ...
-
-
 def load(artefact: Artefact, precision: str) -> Backend:
     """The factory; `precision` is f32 or bf16, after `jit/` where this process is to compile."""
     network = Network(artefact, precision.removeprefix(JIT))
-    make = network.compiled_here if precision.startswith(JIT) else network.compiled_ahead
-    steps: dict[Schedule, dict[int, Step]] = {}
-    try:
-        for level in named_levels(artefact.manifest):
-            steps[schedule(level.inputs)] = {size: network.recorded(make(level, size), size) for size in network.sizes}
-    except BackendError:
-        raise
-    except Exception as error:  # PyTorch's own derive from Exception only
-        raise error_from_library(error) from error
-    return Torch(f"torch/{precision}", network, steps)
+    name = f"torch/{precision}"
+    with in_our_words():
+        steps, sizes = found(network, compiles=precision.startswith(JIT))
+        return OnCard(name, network, steps, sizes) if network.device.type == "cuda" else Torch(name, network, steps)
 
 
-def build(artefact: Artefact, precision: str, progress: Callable[[str], None]) -> None:
-    """Make the libraries that `load` needs and that are not there; `progress` is told of each one before.
+def found(network: Network, *, compiles: bool) -> tuple[Steps, tuple[int, ...]]:
+    """Every named level at every batch size that all of them have, with those sizes; a network that `compiles` has all.
+    Raises BackendError where there is none."""
+    levels = named_levels(network.manifest)
+    if compiles:
+        return {
+            schedule(level.inputs): {size: network.compiled_here(level, size) for size in network.sizes}
+            for level in levels
+        }, network.sizes
+    there = [{size: network.stored(level, size) for size in network.sizes} for level in levels]
+    sizes = tuple(size for size in network.sizes if all(one[size] for one in there))
+    if not sizes:
+        raise BackendError(
+            "batch", f"not compiled for this machine; squint models compile {network.manifest.name} does that"
+        )
+    return {
+        schedule(level.inputs): {size: network.library(path) for size, path in one.items() if path and size in sizes}
+        for level, one in zip(levels, there, strict=True)
+    }, sizes
+
+
+def build(artefact: Artefact, precision: str, progress: Callable[[str], None], only: Collection[int] = ()) -> None:
+    """Make the libraries that `load` needs and that are not there, or those for `only` these batch sizes; `progress`
+    is told of each one before.
 
     Raises BackendError.
     """
     network = Network(artefact, precision)
+    unknown = set(only) - set(network.sizes)
+    if unknown:
+        known = ", ".join(map(str, network.sizes))
+        raise BackendError("batch", f"no batch of {min(unknown)} is run on {network.device.type}; there are {known}")
     for level in named_levels(artefact.manifest):
-        for size in network.sizes:
+        for size in sorted(only or network.sizes):
             progress(f"{level.level}, batch of {size}")
             try:
                 network.store.get(network.key(level, size), network.builder(level, size))
@@ -94,6 +109,11 @@ def schedule(inputs: Mapping[str, Sequence[int]]) -> Schedule:
     return tuple((name, tuple(int(value) for value in inputs[name])) for name in sorted(inputs))
 
 
+def spelled(inputs: Inputs) -> Schedule:
+    """The same of a graph's inputs."""
+    return schedule({name: values.tolist() for name, values in inputs.items()})
+
+
 def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
     """A batch of `count` images in parts, each with the compiled batch size it runs at: as few as can be."""
     begin = 0
@@ -103,6 +123,10 @@ def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
         begin += size
 
 
+Steps = dict[Schedule, dict[int, Step]]
+"""By level and batch size."""
+
+
 class Network:
     """A model's network in one precision on its device, and the ways to have it compiled. Raises BackendError."""
 
@@ -110,7 +134,7 @@ class Network:
         torch.set_num_threads(1)
         self.manifest = artefact.manifest
         self.device = torch.device(artefact.device)
-        self.be_there()
+        be_on(self.device)
         self._artefact = artefact
         self._precision = precision
         self._lock = threading.Lock()
@@ -118,14 +142,6 @@ class Network:
         self.store = Store(Path(artefact.cache_dir) / FOLDER, report=self._report)
         if self.device.type == "cuda" and precision == "f32":
             torch.backends.cudnn.allow_tf32 = False
-
-    def be_there(self) -> None:
-        """Have this thread's work go to the device. Raises BackendError."""
-        if self.device.type == "cuda":
-            try:
-                torch.cuda.set_device(self.device)
-            except Exception as error:  # no driver, no such device, a build for CPUs
-                raise BackendError("batch", f"PyTorch cannot use {self.device}") from error
 
     @cached_property
     def _restored(self) -> torch.nn.Module:
@@ -171,23 +187,18 @@ class Network:
         """What makes a library in a directory."""
         return lambda directory: compile_ahead(self.at(level), self.images(size), directory)
 
-    def compiled_ahead(self, level: Plan, size: int) -> Step:
-        """A library from the store. Raises BackendError where it is not there."""
-        found = self.store.find(self.key(level, size)) if self._artefact.cache_dir else None
-        if found is None:
-            raise BackendError(
-                "batch", f"not compiled for this machine; squint models compile {self.manifest.name} does that"
-            )
-        return Library(found, self._artefact.engines, self.device)
+    def stored(self, level: Plan, size: int) -> Path | None:
+        """Where a library is that was compiled ahead; None where there is none."""
+        return self.store.find(self.key(level, size)) if self._artefact.cache_dir else None
+
+    def library(self, path: Path) -> Step:
+        """One that is stored."""
+        return Library(path, self._artefact.engines, self.device)
 
     def compiled_here(self, level: Plan, size: int) -> Step:
         """Compiled in this process, by its first run."""
         folder = Path(self._artefact.cache_dir) / "inductor" if self._artefact.cache_dir else None
         return compiled_here(self.at(level), self.images(size), folder)
-
-    def recorded(self, step: Step, size: int) -> Step:
-        """On a GPU the same as a CUDA graph."""
-        return Recorded(step, self.images(size)) if self.device.type == "cuda" else step
 
     def _report(self, line: str) -> None:
         log.event("artefact_refused", severity="warning", model=self.manifest.name, reason=line)
@@ -202,66 +213,90 @@ def hardware(device: torch.device) -> str:
     return f"{properties.name} {properties.major}.{properties.minor} CUDA {torch.version.cuda}"
 
 
-class Recorded:
-    """A step as a CUDA graph, with places of its own for images and outputs: one run at a time."""
+def close(steps: Steps) -> None:
+    """Give the libraries up; nobody may be calling them."""
+    for sizes in steps.values():
+        for step in sizes.values():
+            if isinstance(step, Library):
+                step.close()
+    steps.clear()
 
-    def __init__(self, step: Step, images: torch.Tensor) -> None:
-        self.outputs = step.outputs
-        self._step, self._images = step, images
-        self._lock = threading.Lock()
-        self.own = threading.local()
-        """`seconds` of the calling thread's last run, without waiting for others."""
-        self._graph = torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), torch.cuda.stream(side):
-            for _ in range(2):  # what is set up in a first run must not be recorded
-                step(images)
-        torch.cuda.current_stream().wait_stream(side)
-        with torch.no_grad(), torch.cuda.graph(self._graph):
-            self._answers = list(step(images))
 
-    def __call__(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
-        with self._lock:
-            begin = time.monotonic()
-            self._images.copy_(images)
-            self._graph.replay()
-            answers = [answer.cpu() for answer in self._answers]
-            self.own.seconds = time.monotonic() - begin
-        return answers
+class OnCard(Backend):
+    """A network on a GPU: named levels through the pipeline, others one at a time."""
+
+    pipelined = True
+
+    def __init__(self, name: str, network: Network, steps: Steps, sizes: Sequence[int]) -> None:
+        super().__init__(name, network.manifest)
+        self.sizes = sizes
+        self._network = network
+        self._steps = steps
+        self._compiled = frozenset(steps)
+        card = NetworkCard(network.device, network.images, lambda inputs, size: steps[spelled(inputs)][size])
+        self._pipeline = Pipeline(Streamed(card), self._shape, sizes)
+        try:
+            self._pipeline.prepare(self._inputs(network.manifest.levels[0].name), sizes[0])
+        except Exception:
+            self.close()
+            raise
+
+    def staging(self, items: int) -> Images:
+        """Memory that the device reads by itself."""
+        return self._pipeline.staging(items) if items <= self.sizes[-1] else super().staging(items)
+
+    def seconds(self, wall: float) -> float:
+        """What the device computed."""
+        return self._pipeline.seconds()
+
+    def prepared(self, level: str) -> bool:
+        """Whether it is recorded, or the network is at hand to run it as it is."""
+        inputs = self._inputs(level)
+        return self._pipeline.prepared(inputs) if self._is_named(inputs) else self._network.is_restored
+
+    def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
+        if self._is_named(inputs):
+            return self._pipeline.run(images, inputs)
+        outputs: Outputs = {}
+        self._pipeline.begin()
+
+        def step() -> None:
+            with in_our_words(), torch.no_grad():
+                be_on(self._network.device)
+                network = self._network.at(Plan("", dict(spelled(inputs)), 0, 0.0))
+                values = network(torch.from_numpy(images.copy()).to(self._network.device))
+                outputs.update({name: value.cpu().numpy() for name, value in zip(network.outputs, values, strict=True)})
+
+        self._pipeline.on_thread(step)
+        return outputs
+
+    def _is_named(self, inputs: Inputs) -> bool:
+        return spelled(inputs) in self._compiled
+
+    def _close(self) -> None:
+        self._pipeline.close()
+        close(self._steps)
 
 
 class Torch(Backend):
-    """A network with its compiled steps."""
+    """A network with its compiled steps on a CPU, where engines run side by side."""
 
-    def __init__(self, name: str, network: Network, steps: dict[Schedule, dict[int, Step]]) -> None:
+    def __init__(self, name: str, network: Network, steps: Steps) -> None:
         super().__init__(name, network.manifest)
-        self.pipelined = network.device.type == "cuda"
         self._network = network
         self._steps = steps
         self._thread = threading.local()
 
-    def seconds(self, wall: float) -> float:
-        """On a GPU, which runs share, those that this one had it to itself."""
-        return getattr(self._thread, "seconds", 0.0) or wall
-
     def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
-        self._thread.seconds = 0.0
         if not hasattr(self._thread, "alone"):
             torch.set_num_threads(1)  # OpenMP keeps that for each thread
-            self._network.be_there()
             self._thread.alone = True
-        level = schedule({name: values.tolist() for name, values in inputs.items()})
+        level = spelled(inputs)
         steps = self._steps.get(level)
-        try:
-            with torch.no_grad():
-                if steps is None:
-                    steps = {len(images): self._network.at(Plan("", dict(level), 0, 0.0))}
-                return self._through(steps, images)
-        except BackendError:
-            raise
-        except Exception as error:
-            raise error_from_library(error) from error
+        with in_our_words(), torch.no_grad():
+            if steps is None:
+                steps = {len(images): self._network.at(Plan("", dict(level), 0, 0.0))}
+            return self._through(steps, images)
 
     def _through(self, steps: Mapping[int, Step], images: Images) -> Outputs:
         """Images in parts of the sizes that there are steps for; outputs are copies, as steps may share constants."""
@@ -269,27 +304,20 @@ class Torch(Backend):
         for part, size in pieces(len(images), list(steps)):
             step, chosen = steps[size], images[part]
             values = step(self._batch(chosen, size))
-            if isinstance(step, Recorded):
-                self._thread.seconds += step.own.seconds
             found.append(
-                {name: value.cpu().numpy()[: len(chosen)] for name, value in zip(step.outputs, values, strict=True)}
+                {name: value.numpy()[: len(chosen)].copy() for name, value in zip(step.outputs, values, strict=True)}
             )
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def prepared(self, level: str) -> bool:
         """Whether the level is compiled, or the network is at hand to run it as it is."""
-        inputs = {name: values.tolist() for name, values in self._inputs(level).items()}
-        return schedule(inputs) in self._steps or self._network.is_restored
+        return spelled(self._inputs(level)) in self._steps or self._network.is_restored
 
     def _batch(self, images: Images, size: int) -> torch.Tensor:
-        """Images on the device, as many as `size`; those that are too few are followed by black ones."""
+        """Images as many as `size`; those that are too few are followed by black ones."""
         batch = torch.zeros((size, *self._shape), dtype=torch.uint8)
         batch.numpy()[: len(images)] = images
-        return batch.to(self._network.device, non_blocking=True)
+        return batch
 
     def _close(self) -> None:
-        for steps in self._steps.values():
-            for step in steps.values():
-                if isinstance(step, Library):
-                    step.close()
-        self._steps.clear()
+        close(self._steps)

@@ -22,7 +22,7 @@ from service import log
 from service.backends import registry
 from service.backends.base import Artefact, Backend, BackendError
 from service.backends.choose import Report, choose, try_apart
-from service.backends.pipeline import BUCKETS, bucket
+from service.backends.pipeline import bucket
 from service.backends.trial import Measured, Trial
 from service.config import CPU, Config
 from service.core.batching import Profile
@@ -276,7 +276,8 @@ def warm(model: Model, engines: int, max_batch: int, progress: Callable[[], None
             cap = Profile(timing.a, timing.b).cap(max_batch)
             sizes = sorted({1, cap}) if number == 0 else [1]
             if model.backend.pipelined:
-                sizes = [size for size in BUCKETS if size <= bucket(min(cap, BUCKETS[-1]))]
+                there = model.backend.sizes
+                sizes = [size for size in there if size <= bucket(min(cap, there[-1]), there)]
             for size in sizes:
                 progress()
                 for done in [pool.submit(run, size, level) for _ in range(engines)]:

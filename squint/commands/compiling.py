@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from models import manifest
-from squint.commands.named import all_models, cache, command, needs, of_directories
+from squint.commands.named import all_models, cache, command, needs, of_directories, whole_number
 from squint.commands.table import show
 from squint.errors import Failure
 
@@ -33,6 +33,14 @@ def add(group: Any) -> None:
         "--backend", metavar="B", default="torch", help="torch, or one of torch/f32 and torch/bf16 (default torch)"
     )
     compiling.add_argument("--device", metavar="D", default="cpu", help="cpu, or a GPU such as cuda:0 (default cpu)")
+    compiling.add_argument(
+        "--batch",
+        type=whole_number(1, 64),
+        action="append",
+        metavar="N",
+        help="only this batch size; may be repeated. On a GPU a batch is filled up to the next size that every level "
+        "has (default: 1, 2, 4, 8, 16, 32 and 64; on a CPU 1)",
+    )
     compiling.add_argument("--cache-dir", metavar="DIR", help="where it is kept, as for `squint serve`")
 
 
@@ -50,7 +58,7 @@ def compile_models(options: argparse.Namespace) -> None:
     for name in names:
         model = manifest.load(found[name])
         for variant, made in built(
-            found[name], model, options.backend, store, lambda line: print(line, file=sys.stderr), options.device
+            found[name], model, options.backend, store, _say, options.device, options.batch or ()
         ):
             rows.append(
                 {

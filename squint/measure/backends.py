@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -48,8 +48,10 @@ def built(
     cache_dir: str,
     progress: Callable[[str], None],
     device: str = "cpu",
+    sizes: Collection[int] = (),
 ) -> Iterator[tuple[str, Measured]]:
-    """Compile a model ahead of time for every variant that `backend` stands for, and compare its answers with the
+    """Compile a model ahead of time for every variant that `backend` stands for, at these batch sizes or at all, and
+    compare its answers with the
     reference; `load_seconds` is what compiling took. Raises ConfigError for a backend that loads nothing compiled,
     Failure where its library is missing."""
     graph = manifest.read_file(directory, model, model.graph)
@@ -62,7 +64,7 @@ def built(
             raise Failure(f"compiling needs torch; {how_to_get('models')}")
         begin = time.monotonic()
         try:
-            registry.build(variant, artefact, _told(progress, f"{model.name}: {variant}"))
+            registry.build(variant, artefact, _told(progress, f"{model.name}: {variant}"), sizes)
         except BackendError as error:
             yield variant, Measured(variant, refused=str(error))
             continue

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,52 @@ def test_a_batch_is_filled_up_where_sizes_are_compiled(
         assert all(len(value) == size for value in given.values())
         assert np.allclose(given["logits"], wanted["logits"][:size], atol=1e-4)
     backend.close()
+
+
+@pytest.fixture(scope="module")
+def on_card(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """The model as it goes through a GPU, with the CPU in its place, and not all batch sizes compiled."""
+    folder = tmp_path_factory.mktemp("card")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ours.BUCKETS, "cpu", (1, 2, 4))
+        few = artefact(directory, folder, levels=manifest.load(directory).levels[:2])
+        registry.build("torch/f32", few, lambda step: None, (4, 1))
+        network = ours.Network(few, "f32")
+        backend = ours.OnCard("torch/f32", network, *ours.found(network, compiles=False))
+    yield backend
+    backend.close()
+
+
+@pytest.mark.parametrize("level", ["full", "balanced", "tome:3"])
+def test_a_card_answers_as_pytorch_does(on_card: Backend, directory: Path, level: str) -> None:
+    assert on_card.sizes == (1, 4) and on_card.pipelined
+    wanted = expected(directory, level)
+    for size in (1, 3, len(PICTURES)):
+        given = on_card.run(PICTURES[:size], level)
+        assert np.array_equal(given["tokens"], wanted["tokens"][:size])
+        assert np.allclose(given["logits"], wanted["logits"][:size], atol=1e-4)
+        assert 0 < on_card.seconds(1e9) < 1e9
+    assert on_card.prepared(level)
+
+
+def test_batches_on_a_card_do_not_mix(on_card: Backend, directory: Path) -> None:
+    wanted = {level: expected(directory, level) for level in ("full", "balanced", "tome:0/7")}
+    asked = [(level, 1 + number % 5) for number in range(10) for level in wanted]
+
+    def ask(one: tuple[str, int]) -> Outputs:
+        level, size = one
+        staged = on_card.staging(size)
+        staged[:] = PICTURES[:size]
+        return on_card.run(staged, level)
+
+    with ThreadPoolExecutor(3) as pool:
+        for (level, size), given in zip(asked, pool.map(ask, asked), strict=True):
+            assert np.allclose(given["logits"], wanted[level]["logits"][:size], atol=1e-4), (level, size)
+
+
+def test_a_batch_size_that_is_never_run_is_not_compiled(directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="no batch of 3 is run on cpu; there are 1"):
+        registry.build("torch/f32", artefact(directory, tmp_path), lambda step: None, (3,))
 
 
 @pytest.mark.parametrize(

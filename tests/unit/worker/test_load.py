@@ -20,33 +20,36 @@ from tests.contract import models
 class Recorder(Fake):
     """Remembers the sizes of its batches."""
 
-    sizes: list[int]
+    ran: list[int]
 
     def _run(self, images: Images, inputs: Inputs, wide: bool) -> Outputs:
-        self.sizes.append(len(images))
+        self.ran.append(len(images))
         return super()._run(images, inputs, wide)
 
 
 def test_every_engine_runs_one_and_the_largest_batch(tmp_path: Path) -> None:
     described = manifest.load(models.fake(tmp_path))
     backend = Recorder(described)
-    backend.sizes = []
+    backend.ran = []
     model = load.Model(described, backend, TASKS["classify"], {"full": Timing("full", 0.01, 0.01)}, 0.0)
     steps: list[int] = []
     load.warm(model, engines=3, max_batch=32, progress=lambda: steps.append(1))
-    assert sorted(backend.sizes) == [1, 1, 1, 7, 7, 7] and len(steps) == 2
-    backend.sizes = []
+    assert sorted(backend.ran) == [1, 1, 1, 7, 7, 7] and len(steps) == 2
+    backend.ran = []
     load.warm(model, engines=1, max_batch=2, progress=lambda: None)
-    assert backend.sizes == [1, 2]
+    assert backend.ran == [1, 2]
 
 
 def test_a_device_is_made_ready_for_every_size_at_every_level(tmp_path: Path) -> None:
     described = manifest.load(models.fake(tmp_path, levels={"fast": "tome:8"}))
     backend = Recorder(described)
-    backend.sizes, backend.pipelined = [], True
+    backend.ran, backend.pipelined, backend.sizes = [], True, (1, 2, 4, 8, 16)
     timings = {name: Timing(name, 0.01, 0.01) for name in ("full", "fast")}
     load.warm(load.Model(described, backend, TASKS["classify"], timings, 0.0), 1, 32, lambda: None)
-    assert backend.sizes == [1, 2, 4, 8, 1, 2, 4, 8], "the largest that pays is 7, which runs as 8"
+    assert backend.ran == [1, 2, 4, 8, 1, 2, 4, 8], "the largest that pays is 7, which runs as 8"
+    backend.ran, backend.sizes = [], (4, 16)
+    load.warm(load.Model(described, backend, TASKS["classify"], timings, 0.0), 1, 32, lambda: None)
+    assert backend.ran == [4, 16, 4, 16]
 
 
 def test_a_gpu_on_which_nothing_can_be_loaded_any_more_has_failed(tmp_path: Path) -> None:
