@@ -47,8 +47,9 @@ class AtLevel(nn.Module):
 
 
 def options(device: torch.device) -> dict[str, Any]:
-    """What Inductor is told: on a CPU weights are constants, packed for its matrix products."""
-    return {"freezing": device.type == "cpu", "compile_threads": 1}
+    """What Inductor is told: on a CPU weights are constants, packed for its matrix products. A GPU's kernels,
+    hundreds where every block has other shapes, are compiled by as many processes as there are CPUs."""
+    return {"freezing": True, "compile_threads": 1} if device.type == "cpu" else {"freezing": False}
 
 
 def compile_ahead(network: AtLevel, images: Tensor, directory: Path) -> None:

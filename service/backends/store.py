@@ -28,7 +28,8 @@ FOLDER = "artefacts"
 FORMAT = 1
 SEAL = "seal.json"
 MAX_SEAL_BYTES = 1 << 20
-MAX_FILES = 256
+MAX_FILES = 4096
+"""A network compiled for a GPU has a file for each of its kernels, and every block that merges has other ones."""
 PATIENCE = 3600.0
 """Seconds to wait for another process that makes the same artefact."""
 LIMIT = 20_000_000_000

@@ -9,14 +9,15 @@ from typing import Any
 from models import manifest
 from service.backends import registry
 from service.backends.base import Artefact, BackendError
+from service.errors import ConfigError
 from tests.gpu import variants
 from tests.gpu.plan import Settings
 
 
 def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     """Every variant that can do nothing without; in a small run those alone that the run serves with."""
-    rows: list[dict[str, Any]] = []
-    wanted = variants.asked(settings) if settings.small else variants.usable(settings)
+    rows: list[dict[str, Any]] = settings.remembered("compile").get("rows", [])
+    wanted = variants.asked(settings) if settings.small else variants.wanted(settings)
     save({"rows": rows})
     for name, directory in variants.directories(settings).items():
         described = manifest.load(directory)
@@ -29,9 +30,11 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
         for variant in [one for one in wanted if registry.is_made(one)]:
             began, problem = time.monotonic(), ""
             try:
-                registry.build(variant, artefact, lambda step: print(step, flush=True))
-            except BackendError as error:
+                registry.build(variant, artefact, lambda step: print(step, flush=True), settings.batches)
+            except (BackendError, ConfigError) as error:
                 problem = str(error)
             seconds = round(time.monotonic() - began, 1)
-            rows.append({"model": name, "variant": variant, "seconds": seconds, "problem": problem})
+            sizes = ", ".join(map(str, settings.batches)) or "all"
+            row = {"model": name, "variant": variant, "batches": sizes, "seconds": seconds, "problem": problem}
+            rows.append(row)
             save({"rows": rows})

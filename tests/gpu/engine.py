@@ -24,17 +24,21 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     """One row for each network, level, way and batch."""
     rates = machine.rates(settings)
     peak = max(rates.values())
-    rows: list[dict[str, Any]] = []
+    rows = [row for row in settings.remembered("engine").get("rows", []) if "error" not in row]
     for network in settings.networks:
-        for row in measured(network, settings):
+        for row in measured(network, settings, {_key(row) for row in rows}):
             if "images_per_second" in row:
                 row["share"] = round(row["images_per_second"] * 2 * row["gmacs"] / 1000 / peak, 4)
             rows.append(row)
             save({"matmul_tflops": peak, "rows": rows, "speedups": speedups(rows)})
 
 
-def measured(network: Network, settings: Settings) -> Any:
-    """Rows of one network."""
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("network", "explicit", "compiled", "batch"))
+
+
+def measured(network: Network, settings: Settings, known: set[tuple[Any, ...]]) -> Any:
+    """Rows of one network that are not known."""
     import torch
 
     device = settings.device
@@ -43,11 +47,13 @@ def measured(network: Network, settings: Settings) -> Any:
     for name, explicit in {"full": "full", **network.levels}.items():
         found = plan(explicit, trunk)
         counts = None if name == "full" else found.inputs["merge"]
-        for compiled in (False, True):
+        for compiled in (True, False):
             last = network.batches[-LEVELS_AT:]
             for batch in network.batches if compiled and name == "full" else last:
                 row = {"network": network.name, "level": name, "explicit": explicit, "gmacs": found.gmacs}
                 row |= {"compiled": compiled, "batch": batch}
+                if _key(row) in known:
+                    continue
                 try:
                     found_rate = rate(model, counts, batch, compiled, network, settings)
                     yield {**row, "images_per_second": round(found_rate, 1)}

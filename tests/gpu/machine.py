@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -13,6 +15,7 @@ import numpy as np
 from loadtest import machine
 from service.backends import nvidia
 from tests.gpu.plan import Settings
+from tests.walls import ROOT
 
 PACKAGES = ("torch", "triton", "timm", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu13")
 BATCH = 64
@@ -26,6 +29,7 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
         "devices": [{"name": one.name, "compute": one.capability, "driver": one.driver} for one in nvidia.devices()],
         "gpu_memory_gib": [round(one.memory_bytes / 2**30, 1) for one in nvidia.devices()],
         "libraries": {name: version for name in PACKAGES if (version := _version(name))},
+        "missing": missing(),
         "device": settings.device,
         "backend": settings.backend,
     }
@@ -35,6 +39,14 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     save(data)
     data["upload_gb_per_second"] = uploads(settings)
     save(data)
+
+
+def missing() -> list[str]:
+    """What the service and its models would like to have and this environment has not, by name. Another build of a
+    package, as ONNX Runtime's for GPUs, counts for it."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.split(r"[^A-Za-z0-9_-]", line, maxsplit=1)[0] for name in ("serve", "models") for line in extras[name]}
+    return sorted(name for name in names if not _version(name) and not _version(f"{name}-gpu"))
 
 
 def rates(settings: Settings) -> dict[str, float]:

@@ -36,11 +36,31 @@ class Settings(msgspec.Struct, frozen=True):
     small: bool = False
     serve: tuple[str, ...] = ()
     """Further flags for `squint serve`."""
+    work: str = ""
+    """Where what is made on the way is kept, if not where the report goes."""
+    models: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
+    """These alone, of all that there are; `full` is always measured."""
+    limit: float = 0.0
+    """Seconds that a step may take, if less than its own."""
 
     @property
     def folder(self) -> Path:
-        """Where results and what is made on the way go."""
-        return Path(self.out)
+        """Where what is made on the way goes: artefacts, caches, logs, what came of each step."""
+        return Path(self.work or self.out)
+
+    def chosen(self, name: str) -> bool:
+        """Whether a model is among those that this run is about."""
+        return not self.models or name in self.models
+
+    def remembered(self, step: str) -> dict[str, Any]:
+        """What an earlier run of a step, with the same sources on the same device, came to know."""
+        try:
+            found: dict[str, Any] = msgspec.json.decode((self.folder / f"{step}.answer.json").read_bytes(), type=dict)
+        except (OSError, msgspec.MsgspecError):
+            return {}
+        return found
 
     @property
     def zoo(self) -> Path:
@@ -50,7 +70,11 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def networks(self) -> tuple[Network, ...]:
         """What is measured."""
-        return TINY if self.small else LARGE
+        return tuple(self._narrowed(one) for one in (TINY if self.small else LARGE) if self.chosen(one.name))
+
+    def _narrowed(self, network: Network) -> Network:
+        levels = {name: at for name, at in network.levels.items() if not self.levels or name in self.levels}
+        return msgspec.structs.replace(network, levels=levels, batches=self.batches or network.batches)
 
     @property
     def seconds(self) -> float:

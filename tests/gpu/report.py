@@ -99,7 +99,8 @@ BARS = (
 
 def write(settings: Settings, steps: Sequence[Step], results: Sequence[Result]) -> Path:
     """The page, its data and its plots, in the run's folder; the page's path."""
-    folder = settings.folder
+    folder = Path(settings.out)
+    folder.mkdir(parents=True, exist_ok=True)
     found = {result.step: result for result in results}
     data = {result.step: result.data for result in results}
     whole = {name: {"status": one.status, "why": one.why, "seconds": one.seconds, "date": one.date, **one.data}
@@ -157,7 +158,7 @@ def _agreement(data: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _compiled(data: dict[str, Any], folder: Path) -> list[str]:
-    return [_columns(data.get("rows", ()), "model", "variant", "seconds", "problem")]
+    return [_columns(data.get("rows", ()), "model", "variant", "batches", "seconds", "problem")]
 
 
 def _placement(data: dict[str, Any], folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Carries out steps, each in a process of its own and within its time, and keeps what came of them.
 
 A step that is done is not repeated while the sources, the device and the size of the run are the same. One that cannot
-be carried out, fails or takes too long says so in its result, and the next one begins.
+be carried out, fails or takes too long says so in its result, and the next one begins. What it came to know is kept:
+when it is carried out again, or for other models, levels or batches, it goes on from there.
 """
 
 from __future__ import annotations
@@ -27,16 +28,27 @@ from tests.walls import ROOT
 
 CANNOT = 5
 """Exit status of a step that cannot be carried out."""
+SOURCES = ("service", "models", "squint", "loadtest", "tests/gpu")
 _LAST_WORDS = 300
 _PR_SET_PDEATHSIG = 1
 
 
 def identity(settings: Settings) -> str:
-    """What results depend on, in one word."""
-    told = _git("rev-parse", "HEAD") + _git("diff", "HEAD")
+    """What results depend on, in two words: the first is the same whichever part of it all is carried out."""
+    told = _git("rev-parse", "HEAD") + _git("diff", "HEAD") or _sources()
     devices = [device.make for device in nvidia.devices()]
     parts = [told, settings.device, settings.backend, f"{settings.small}", *settings.serve, *devices, sys.version]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    part = repr([sorted(settings.models), sorted(settings.levels), sorted(settings.batches)])
+    return " ".join(hashlib.sha256(one.encode()).hexdigest()[:16] for one in ("\0".join(parts), part))
+
+
+def _sources() -> str:
+    """A digest of what is measured, where there is no git."""
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git(*words: str) -> str:
@@ -66,30 +78,41 @@ def carry_out(
     for step in steps:
         found = kept(settings, step)
         if again or found is None or found.run != run or found.status != "done":
-            found = _one(settings, step, run)
+            known = found is not None and not again and found.run.split()[0] == run.split()[0]
+            found = _one(settings, step, run, known=known)
         results.append(found)
         told(step, found)
     return results
 
 
-def _one(settings: Settings, step: Step, run: str) -> Result:
+def _one(settings: Settings, step: Step, run: str, *, known: bool) -> Result:
     settings.folder.mkdir(parents=True, exist_ok=True)
     log = settings.folder / f"{step.name}.log"
     answer = settings.folder / f"{step.name}.answer.json"
-    answer.unlink(missing_ok=True)
+    if not known:
+        answer.unlink(missing_ok=True)
     limit = step.small if settings.small else step.seconds
+    limit = min(limit, settings.limit or limit)
+    # What has been compiled when the time is over need not be compiled again.
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(settings.folder / "inductor"), **os.environ}
     command = [sys.executable, "-m", "tests.gpu.runner", step.module, str(answer)]
     began = time.monotonic()
     status: Status
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             process.communicate(msgspec.json.encode(settings), limit)
             status, why = _judged(process.returncode, log)
         except subprocess.TimeoutExpired:
-            status, why = "late", f"took longer than {limit:.0f} s"
+            status, why = "late", f"took longer than {limit:.0f} s; carried out again it goes on from here"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it has started, too

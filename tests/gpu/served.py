@@ -7,6 +7,7 @@ memory to answers in memory. The sender runs on the same machine; its share of t
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,16 +32,18 @@ BATCHES = 2
 DEADLINE_BATCHES = 10.0
 """The deadline under overload, in times of the largest batch."""
 START_SECONDS = 1800.0
+LAST = "twice_auto"
+"""The point that is measured last."""
 ROLES = ("gateway", "dispatcher", "decoder", "worker")
 
 
 def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     """Each network that is served."""
-    found: list[dict[str, Any]] = []
+    known = {one["network"]: one for one in settings.remembered("served").get("networks", [])}
     for network in settings.networks:
-        if network.served:
-            found.append({"network": network.name})
-            measure(network, settings, found[-1], lambda: save({"networks": found}))
+        if network.served and LAST not in known.get(network.name, {}):
+            known[network.name] = {"network": network.name}
+            measure(network, settings, known[network.name], lambda: save({"networks": [*known.values()]}))
 
 
 def measure(network: Network, settings: Settings, data: dict[str, Any], saved: Callable[[], None]) -> None:
@@ -87,6 +90,8 @@ def flags(settings: Settings, zoo: Path) -> list[str]:
     given += ["--cache-dir", str(settings.folder / "cache"), "--threads", f"{variants.ENGINES}"]
     given += ["--grpc-port", "off", "--log-level", "warning"]
     given += ["--in-flight", "4096", "--max-connections-per-address", "4096"]
+    if settings.device.startswith("cuda"):  # as it would itself: the tests' service has one unless told otherwise
+        given += ["--gateways", f"{max(1, min(4, len(os.sched_getaffinity(0)) // 8))}"]
     return [*given, *settings.serve]
 
 

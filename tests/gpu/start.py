@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from tests.e2e.service import Service
 from tests.gpu import variants
-from tests.gpu.plan import Settings
+from tests.gpu.plan import Cannot, Settings
 
 ROUNDS = 3
 FIRST_SECONDS = 1800.0
@@ -17,15 +18,20 @@ FIRST_SECONDS = 1800.0
 
 def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
     """All shipped models, and the first of the networks with its levels."""
-    first = settings.networks[0].name
     chosen = settings.folder / "start"
-    (chosen / "zoo").mkdir(parents=True, exist_ok=True)
-    link = chosen / "zoo" / first
-    if not link.exists():
-        link.symlink_to((settings.zoo / first).resolve())
-    shipped = sorted(path.name for path in variants.SHIPPED.iterdir() if path.is_dir())
-    data: dict[str, Any] = {"models": [*shipped, first]}
-    flags = ["--models", str(variants.SHIPPED), "--models", str(chosen / "zoo")]
+    shutil.rmtree(chosen / "zoo", ignore_errors=True)
+    (chosen / "zoo").mkdir(parents=True)
+    shipped = [path for path in sorted(variants.SHIPPED.iterdir()) if path.is_dir() and settings.chosen(path.name)]
+    made = [settings.zoo / network.name for network in settings.networks[:1]]
+    for path in (*shipped, *made):
+        if not path.exists():
+            raise Cannot(f"{path.name} was not made: see the step artefacts")
+        (chosen / "zoo" / path.name).symlink_to(path.resolve())
+    data: dict[str, Any] = {"models": [path.name for path in (*shipped, *made)]}
+    cache = settings.folder / "cache"  # what was compiled is taken, what was measured is not
+    for choice in cache.glob("choice-*"):
+        choice.unlink()
+    flags = ["--models", str(chosen / "zoo"), "--cache-dir", str(cache)]
     flags += ["--backend", settings.backend, "--devices", settings.device, "--load-seconds", str(FIRST_SECONDS)]
     flags += ["--grpc-port", "off", *settings.serve]
     seconds = []

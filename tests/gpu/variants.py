@@ -26,12 +26,17 @@ def asked(settings: Settings) -> tuple[str, ...]:
     return registry.variants(settings.backend, device=settings.device)
 
 
+def wanted(settings: Settings) -> list[str]:
+    """What is looked at: everything usable, or what the run's backend stands for."""
+    return usable(settings) if settings.backend == "auto" else [*asked(settings)]
+
+
 def directories(settings: Settings) -> dict[str, Path]:
-    """Every model: those that are shipped, and the networks. In a small run one of each."""
+    """Every model that the run is about: those that are shipped, and the networks. In a small run one of each."""
     shipped, made = manifest.find([SHIPPED]), manifest.find([settings.zoo]) if settings.zoo.exists() else {}
     if settings.small:
         shipped = {name: directory for name, directory in shipped.items() if name.endswith("classify")}
-    return shipped | made
+    return {name: directory for name, directory in (made | shipped).items() if settings.chosen(name)}
 
 
 def opened(settings: Settings, directory: Path, variant: str, engines: int = ENGINES) -> Backend:
@@ -49,4 +54,4 @@ def opened(settings: Settings, directory: Path, variant: str, engines: int = ENG
     return registry.open_backend(variant, artefact)
 
 
-__all__ = ["ENGINES", "SHIPPED", "ConfigError", "asked", "directories", "opened", "usable"]
+__all__ = ["ENGINES", "SHIPPED", "ConfigError", "asked", "directories", "opened", "usable", "wanted"]
