@@ -15,8 +15,10 @@ from tests.gpu.plan import Settings
 
 
 def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
-    """Every variant that can do nothing without; in a small run those alone that the run serves with."""
+    """Every variant that can do nothing without; in a small run those alone that the run serves with. Raises
+    RuntimeError when something cannot be compiled; the others are."""
     rows: list[dict[str, Any]] = settings.remembered("compile").get("rows", [])
+    problems: list[str] = []
     wanted = variants.asked(settings) if settings.small else variants.wanted(settings)
     save({"rows": rows})
     for name, directory in variants.directories(settings).items():
@@ -38,3 +40,6 @@ def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
             row = {"model": name, "variant": variant, "batches": sizes, "seconds": seconds, "problem": problem}
             rows.append(row)
             save({"rows": rows})
+            problems += [f"{name} {variant}: {problem}"] if problem else []
+    if problems:
+        raise RuntimeError("; ".join(problems[:5]))

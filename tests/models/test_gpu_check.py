@@ -35,6 +35,11 @@ def test_a_small_run_does_every_step_and_reports(tmp_path: Path) -> None:
     }
     assert all(row["images_per_second"] > 0 for row in rows), [row.get("error") for row in rows]
     assert not [row for row in found["agreement"]["rows"] if row["wrong"]]
+    of_networks = [row for row in found["agreement"]["rows"] if row["model"] == "vit-tiny"]
+    assert {(row["level"], row["reference"]) for row in of_networks} == {
+        ("full", "PyTorch, now"),
+        ("tome:12", "PyTorch, now"),
+    }
     assert not [row for row in found["placement"]["rows"] if row["problem"]]
     (served,) = found["served"]["networks"]
     assert served["capacity"]["answered"] > 0 and served["twice_full"]["goodput"] > 0
