@@ -52,6 +52,11 @@ class Refusal(Exception):
         return STATUS[self.code]
 
 
+def bug() -> Refusal:
+    """What a client is told of a bug of ours; its trace is in the log, for the operator."""
+    return Refusal("internal", "an internal error; the operator can find it by the request id")
+
+
 class ConfigError(Exception):
     """The service cannot start as configured; one line that names the key and the accepted values."""
 

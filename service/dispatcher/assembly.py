@@ -5,8 +5,6 @@ With one gateway it is in that gateway's process, and reached by plain calls; wi
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 
 from service import child
@@ -18,28 +16,9 @@ from service.dispatcher.pool import Pool
 from service.dispatcher.repository import Repository
 from service.dispatcher.triton_metrics import Named, TritonMetrics
 from service.dispatcher.turnover import Notes, Turnover
-from service.errors import WireError
 from service.metrics import Metrics, Now
 from service.version import VERSION
-from service.wire import pulse
 from service.wire.messages.control import Attach, Control, Current, Late, Lost, Reload, Restarts, Role
-
-
-async def beat(birth: child.Birth) -> None:
-    """Write on the pulse board that the event loop turns, for as long as it does."""
-    record = birth.pulse()
-    while True:
-        record.beat(time.monotonic(), pulse.STUCK_AFTER)
-        await asyncio.sleep(pulse.REST)
-
-
-def heard(birth: child.Birth) -> tuple[Control, list[int]] | None:
-    """What the supervisor says, if anything; a process whose supervisor is gone ends here."""
-    try:
-        return birth.control.receive(0)
-    except WireError:
-        child.leave(1)
-        return None
 
 
 class Assembly:

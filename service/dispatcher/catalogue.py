@@ -216,7 +216,7 @@ class Catalogue:
             try:
                 described = manifest.load(Path(unit.directory))
             except ManifestError as error:
-                # It was changed or taken away while it served; only a gateway that has to start again misses it.
+                # It was changed or taken away while it served; only a process that has to start again misses it.
                 log.event("model_lost", severity="error", model=unit.model, reason=str(error))
                 continue
             there.setdefault(unit.model, []).append(self.add(described, unit))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from service.core.queue import State
 from service.dispatcher.catalogue import Catalogue, Entry
 from service.dispatcher.counting import Counting
 from service.dispatcher.engine import Engine
+from service.dispatcher.loop import Background
 from service.dispatcher.pool import Pool
 from service.dispatcher.questions import Questions
 from service.dispatcher.tickets import Ask, Notice, Stored, Ticket
@@ -98,7 +99,7 @@ class Gateways:
         self._number = 0
         self._reports = 0
         self._reporting: dict[int, tuple[set[int], asyncio.Future[None]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self.leaving = False
         """One of them was told to drain."""
         self.questions: Questions | None = None
@@ -315,7 +316,7 @@ class Gateways:
     # -- what they ask -----------------------------------------------------------------------------------------
 
     def _asked(self, gateway: _Gateway, question: Question) -> None:
-        self._spawn(self._reply(gateway, question))
+        self._background.spawn(self._reply(gateway, question))
 
     async def _reply(self, gateway: _Gateway, question: Question) -> None:
         if self.questions is not None:
@@ -326,11 +327,6 @@ class Gateways:
     def _send(self, gateway: _Gateway, message: msgspec.Struct) -> None:
         if self._there.get(gateway.index) is gateway:
             self._pool.send("gateway", gateway.index, message)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _level(wanted: Wanted) -> Level | Choice:

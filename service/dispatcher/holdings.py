@@ -140,7 +140,7 @@ class Holdings:
     def _loaded(self, worker: int, key: str) -> bool:
         held = self._held.get(worker)
         if held is None:
-            # It was loaded while the gateway changed; the worker's Hello is yet to come.
+            # It was loaded while whoever dispatches changed; the worker's Hello is yet to come.
             self._early.setdefault(worker, set()).add(key)
             return False
         if worker in self._leaving.get(key, ()):

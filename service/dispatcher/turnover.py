@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,7 @@ from service.core.versions import Policy
 from service.dispatcher.catalogue import Catalogue, Entry
 from service.dispatcher.engine import Engine
 from service.dispatcher.holdings import LoadError
+from service.dispatcher.loop import Background
 from service.errors import ConfigError, Refusal, WireError
 from service.metrics import Metrics
 from service.wire.messages.control import Current, Unit
@@ -51,7 +53,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Notes(msgspec.Struct):
-    """What the next gateway has to know, should this one be replaced."""
+    """What whoever dispatches next has to know, should this process be replaced."""
 
     policies: dict[str, Policy] = {}
     """Of models for which an operator has set one since the start."""
@@ -60,7 +62,7 @@ class Notes(msgspec.Struct):
 
     @classmethod
     def read(cls, data: bytes) -> Notes:
-        """What a gateway before this one wrote down, if there was one."""
+        """What whoever dispatched before wrote down, if there was anyone."""
         return msgspec.json.decode(data, type=Notes) if data else Notes()
 
 
@@ -91,7 +93,7 @@ class Turnover:
         """Models and versions that are being looked at or loaded."""
         self._retiring: dict[str, tuple[Entry, asyncio.Task[None]]] = {}
         self._waking: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def units(self) -> list[Unit]:
         """All versions that are served."""
@@ -255,9 +257,8 @@ class Turnover:
         if entry.resting:
             self._drop(entry)
             return
-        task = asyncio.ensure_future(self._retired(entry))
+        task = self._background.spawn(self._retired(entry))
         self._retiring[entry.key] = entry, task
-        self._keep(task)
 
     async def _retired(self, entry: Entry) -> None:
         # No request lives longer; who has not said that it ended is not waited for.
@@ -300,7 +301,7 @@ class Turnover:
         if self._config.model_memory_bytes:
             self._rest(newest, newest.loaded.resident if newest and newest.loaded else 0)
 
-    def _rest(self, but: Entry | None, more: int) -> list[Awaitable[None]]:
+    def _rest(self, but: Entry | None, more: int) -> list[asyncio.Task[None]]:
         """Have as many versions rest as must for `more` bytes beside them; none of the model of `but`, whose bytes
         these are: what it is to replace serves until then."""
         awake = {
@@ -322,16 +323,12 @@ class Turnover:
             self._settled()
         return [self._retiring[key][1] for key in resting if key in self._retiring]
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Have it carried out; nobody waits for it."""
-        self._keep(asyncio.ensure_future(_logged(work)))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.spawn(_logged(work))
 
 
-async def _logged(work: Awaitable[None]) -> None:
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
     """Carry out what nobody waits for."""
     try:
         await work

@@ -33,8 +33,6 @@ def add_to(app: FastAPI) -> None:
 
 def _repository(request: Request) -> Models:
     gateway: Gateway = request.app.state.gateway
-    if gateway.repository is None:
-        raise Refusal("unavailable", "there is no repository here")
     return gateway.repository
 
 

@@ -44,23 +44,28 @@ def answer(
         **_result(manifest.labels, outcome.result),
         **explained,
         "timing_ms": {
-            "decode": round(outcome.decode * 1000, 3),
-            "queue": round(outcome.queue * 1000, 3),
-            "infer": round(outcome.infer * 1000, 3),
-            "post": round(outcome.post * 1000, 3),
-            "total": round(seconds * 1000, 3),
+            "decode": milliseconds(outcome.decode),
+            "queue": milliseconds(outcome.queue),
+            "infer": milliseconds(outcome.infer),
+            "post": milliseconds(outcome.post),
+            "total": milliseconds(seconds),
         },
     }
+
+
+def milliseconds(seconds: float) -> float:
+    """As answers and log lines have times."""
+    return round(seconds * 1000, 3)
 
 
 def course(outcome: Outcome) -> dict[str, Any]:
     """What became of one image, for its log line: how long it waited for what, and why its batch closed."""
     return {
-        "upload_ms": round(outcome.upload * 1000, 3),
-        "decoder_wait_ms": round(outcome.decoder_wait * 1000, 3),
-        "decode_ms": round(outcome.decode * 1000, 3),
-        "queue_ms": round(outcome.queue * 1000, 3),
-        "infer_ms": round(outcome.infer * 1000, 3),
+        "upload_ms": milliseconds(outcome.upload),
+        "decoder_wait_ms": milliseconds(outcome.decoder_wait),
+        "decode_ms": milliseconds(outcome.decode),
+        "queue_ms": milliseconds(outcome.queue),
+        "infer_ms": milliseconds(outcome.infer),
         "batch": outcome.batch,
         "closed": outcome.closed,
         "wide": outcome.wide,
@@ -72,9 +77,9 @@ def _batch(outcome: Outcome) -> dict[str, Any]:
         "items": outcome.batch,
         "closed": outcome.closed,
         "waited_ms": {
-            "body": round(outcome.upload * 1000, 3),
-            "decoder": round(outcome.decoder_wait * 1000, 3),
-            "worker": round(outcome.queue * 1000, 3),
+            "body": milliseconds(outcome.upload),
+            "decoder": milliseconds(outcome.decoder_wait),
+            "worker": milliseconds(outcome.queue),
         },
     }
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import log
-from service.errors import Refusal
+from service.errors import Refusal, bug
 from service.gateway import admin, answers, health, openapi, playground, predictions, routes
 from service.gateway.door import Door, Opening
 from service.gateway.exchange import Exchange, Headers
@@ -181,4 +181,4 @@ async def _on_bug(request: Request, error: Exception) -> Response:
     log.event("bug", severity="error", request_id=given, path=request.url.path, trace=log.frames(error))
     gateway: Gateway = request.app.state.gateway
     gateway.metrics.refused("internal")
-    return answers.error(Refusal("internal", "an internal error; the operator can find it by the request id"), given)
+    return answers.error(bug(), given)

@@ -16,7 +16,7 @@ import msgspec
 from service import log
 from service.dispatcher.catalogue import Entry
 from service.dispatcher.tickets import Image, Outcome
-from service.errors import Refusal
+from service.errors import Refusal, bug
 from service.gateway import answers, body, schemas
 from service.gateway.exchange import Exchange, Headers, new_id
 from service.gateway.serving import Gateway, Serving, Speech
@@ -206,7 +206,7 @@ class Call:
             self._refuse(error, outcomes)
             return
         log.event("bug", severity="error", request_id=self._serving.request_id, trace=log.frames(error))
-        told = Refusal("internal", "an internal error; the operator can find it by the request id")
+        told = bug()
         if self._serving.unanswered:
             self._refuse(told, outcomes)
         elif not self._exchange.response_complete:

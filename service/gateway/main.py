@@ -7,15 +7,14 @@ and workers, or the same dispatcher.
 from __future__ import annotations
 
 import asyncio
-import gc
 import select
 import socket
 import time
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from service import child, log
-from service.dispatcher.assembly import Assembly, beat, heard
+from service.dispatcher import loop
+from service.dispatcher.assembly import Assembly
 from service.errors import StartError
 from service.gateway import auth, body, server
 from service.gateway.apart import Apart
@@ -43,50 +42,42 @@ class Process:
             config = here.config
         budget = body.Budget(config.limits.pending_bytes)
         guard = here.guard if isinstance(here, Apart) else auth.guard(config)
-        self._gateway = Gateway(config, here.catalogue, here.engine, here.metrics, budget, here.ledger, guard)
-        self._gateway.repository, self._gateway.triton = here.repository, here.triton
+        self._gateway = Gateway(
+            config, here.catalogue, here.engine, here.metrics, budget, here.ledger, here.repository, guard, here.triton
+        )
         here.leaving = self._gateway.leaving
         self._observer = Observer(self._gateway)
         here.counting.traces = self._observer.traces
         self._listeners = [socket.socket(fileno=descriptor) for descriptor in birth.extra]
         self._server = Server(server.settings(self._gateway), server.ports(self._gateway, self._listeners))
         self._rpc = _rpc(self._gateway)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = loop.Background()
 
     async def run(self) -> None:
         """Serve until drained."""
-        loop = asyncio.get_running_loop()
-        # What is here now stays: the collector need not look through it again and again.
-        gc.collect()
-        gc.freeze()
-        loop.add_reader(self._birth.control.fileno(), self._on_control)
-        beating = asyncio.ensure_future(beat(self._birth))
+        asyncio.get_running_loop().add_reader(self._birth.control.fileno(), self._on_control)
+        beating = asyncio.ensure_future(loop.beat(self._birth))
         self._here.begin()
         if self._rpc is not None:
             await self._rpc.start()
         self._birth.control.send(Ready())
         await self._here.connected()
         await self._server.serve(sockets=self._listeners)
-        await asyncio.gather(*self._tasks)
+        await self._background.ended()
         beating.cancel()
         self._observer.close()
 
     def _on_control(self) -> None:
-        received = heard(self._birth)
+        received = loop.heard(self._birth)
         if received is None:
             return
         message, descriptors = received
         if isinstance(message, Attach):
-            self._spawn(self._here.attach(message, descriptors[0]))
+            self._background.spawn(self._here.attach(message, descriptors[0]))
         elif isinstance(message, Drain):
-            self._spawn(self._drain(message.grace))
+            self._background.spawn(self._drain(message.grace))
         else:
             self._here.heed(message)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _drain(self, grace: float) -> None:
         """Answer for `grace` seconds more, then close the port; uvicorn waits for what is in flight."""
@@ -98,7 +89,7 @@ class Process:
         while gateway.drain.phase(gateway.engine.clock()) == "leaving" or not self._server.started:
             await asyncio.sleep(_TURN)
         if self._rpc is not None:
-            self._spawn(self._rpc.stop(gateway.config.limits.max_timeout_ms / 1000 + 1))
+            self._background.spawn(self._rpc.stop(gateway.config.limits.max_timeout_ms / 1000 + 1))
         await self._close_port()
         self._server.should_exit = True
 
@@ -134,15 +125,7 @@ def main() -> None:
     except StartError as error:
         birth.control.send(Failed(str(error)))
         child.leave(1)
-    with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(process.run())
-    child.leave(0)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
+    loop.run(process.run())
 
 
 if __name__ == "__main__":

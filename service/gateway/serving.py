@@ -118,12 +118,12 @@ class Gateway:
     metrics: Metrics
     budget: body.Budget
     ledger: Ledger
-    guard: Guard = field(default_factory=Guard)
-    drain: Drain = field(default_factory=Drain)
-    tracer: Tracer | None = None
-    repository: Models | None = None
-    triton: Listener | None = None
+    repository: Models
+    guard: Guard
+    triton: Listener | None
     """Counts for the metrics under Triton's names, where they are wanted."""
+    tracer: Tracer | None = None
+    drain: Drain = field(default_factory=Drain)
 
     def leaving(self) -> bool:
         """The service is shutting down."""
@@ -276,17 +276,6 @@ class Serving:
         for ticket in self._tickets:
             ticket.done.add_done_callback(self._done)
 
-    async def run(self, images: Sequence[Image]) -> list[Outcome]:
-        """`submit`, and wait. A task that is cancelled meanwhile drops its images wherever they are, and the request
-        has ended. Raises Refusal."""
-        finished: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self.submit(images, finished.set_result)
-        try:
-            return await finished
-        except asyncio.CancelledError:
-            self.refused(Refusal("client_closed_request", "the client cancelled the request"))
-            raise
-
     def cancel(self) -> None:
         """Drop what is not answered yet; nothing happens to what is. The engine answers what it had."""
         for ticket in self._tickets:
@@ -371,7 +360,7 @@ class Serving:
             outcome=outcome,
             images=len(self.sizes),
             bytes=sum(self.sizes),
-            total_ms=round(seconds * 1000, 3),
+            total_ms=answers.milliseconds(seconds),
             **fields,
         )
         if self.entry is not None:

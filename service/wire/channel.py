@@ -1,8 +1,9 @@
 """Frames over unix socket pairs: a length, then one MessagePack message.
 
-`Splitter` is the protocol without I/O; `Channel` is its blocking form for decoders and workers; the gateway feeds a
-Splitter from its event loop. Control messages use one SOCK_SEQPACKET datagram each, so that a descriptor stays with
-its message. Nothing here trusts the other side: lengths are capped and any malformed frame is a WireError.
+`Splitter` is the protocol without I/O; `Channel` is its blocking form for decoders and workers; gateways and the
+dispatcher feed a Splitter from their event loops. Control messages use one SOCK_SEQPACKET datagram each, so that a
+descriptor stays with its message. Nothing here trusts the other side: lengths are capped and any malformed frame is a
+WireError.
 """
 
 from __future__ import annotations

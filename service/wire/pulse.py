@@ -1,7 +1,7 @@
 """The pulse board: one record of shared memory per work loop, by which the supervisor sees that it still works.
 
-A loop writes its own record, from the loop itself and never from a helper thread: `rest` while it waits (at least
-every REST seconds), `work` before it starts something, with the time that this may take. The supervisor reads; a
+A loop writes its own record, from the loop itself and never from a helper thread: while it waits (at least every REST
+seconds), and before it starts something, with the time that this may take. The supervisor reads; a
 record that is late means a hung or stopped process, which it then kills. No message is needed, so a process that
 cannot run cannot seem alive.
 """

@@ -1,9 +1,9 @@
 """Shared memory between the processes: arenas of fixed-size slots, and who holds which.
 
 An arena is one memfd, sealed against resizing, so that no process can make another fault on it; it has no name in
-the file system and is gone with the last process that holds it. Only the gateway hands out slots, through
-`SlotTable`; every hand-out has a generation, which travels to the worker and back, so that an answer about an earlier
-use of a slot is recognised and dropped.
+the file system and is gone with the last process that holds it. Pixel slots are handed out by whoever dispatches alone,
+through `SlotTable`; every hand-out has a generation, which travels to the worker and back, so that an answer about an
+earlier use of a slot is recognised and dropped.
 """
 
 from __future__ import annotations

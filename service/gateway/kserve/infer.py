@@ -5,7 +5,7 @@ Every image of a request is answered or none: tensors have no place for one imag
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -78,30 +78,6 @@ def _served(gateway: Gateway, name: str) -> Served:
     if served is None:
         raise Refusal("unknown_model", "no model of that name; see /v2/models")
     return served
-
-
-async def run(
-    gateway: Gateway,
-    serving: Serving,
-    asked: Asked,
-    wait: Callable[[Serving, Sequence[Image]], Awaitable[list[Outcome]]],
-    within: float | None = None,
-) -> Answer:
-    """Serve a request whose model was chosen. `within` is how many seconds the protocol itself leaves. `wait` hands the
-    images in and waits for what becomes of them. However it ends, `serving` has ended with it. Raises Refusal."""
-    outcomes: list[Outcome] = []
-    try:
-        plan = begin(serving, asked, {}, within)
-        outcomes = await wait(serving, asked.images)
-        found = answer(gateway, serving, plan, outcomes)
-    except Refusal as refusal:
-        serving.refused(refusal, outcomes)
-        raise
-    except Exception:
-        serving.refused(Refusal("internal", "an internal error"), outcomes)
-        raise
-    serving.answered(outcomes)
-    return found
 
 
 def begin(serving: Serving, asked: Asked, options: Mapping[str, str], within: float | None = None) -> Plan:

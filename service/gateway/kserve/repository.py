@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.errors import Refusal
-from service.gateway.serving import Gateway, Models
+from service.gateway.serving import Gateway
 
 
 async def index(gateway: Gateway, *, ready_only: bool = False) -> list[dict[str, Any]]:
@@ -13,7 +13,7 @@ async def index(gateway: Gateway, *, ready_only: bool = False) -> list[dict[str,
     are."""
     return [
         {"name": row.name, "version": row.version, "state": row.state, "reason": row.reason}
-        for row in await _repository(gateway).index()
+        for row in await gateway.repository.index()
         if row.state == "READY" or not ready_only
     ]
 
@@ -21,19 +21,12 @@ async def index(gateway: Gateway, *, ready_only: bool = False) -> list[dict[str,
 async def load(gateway: Gateway, name: str, changed: bool = False) -> None:
     """Load a model as it is on disk; `changed` means that the client sent a configuration or files with it. Raises
     Refusal."""
-    repository = _repository(gateway)
-    repository.permit()
+    gateway.repository.permit()
     if changed:
         raise Refusal("bad_request", "a model is loaded as it is; no configuration and no files are taken from clients")
-    await repository.load(name)
+    await gateway.repository.load(name)
 
 
 async def unload(gateway: Gateway, name: str) -> None:
     """Unload a model; its requests under way are answered. Raises Refusal."""
-    await _repository(gateway).unload(name)
-
-
-def _repository(gateway: Gateway) -> Models:
-    if gateway.repository is None:
-        raise Refusal("unavailable", "there is no repository here")
-    return gateway.repository
+    await gateway.repository.unload(name)

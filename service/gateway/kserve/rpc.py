@@ -122,17 +122,21 @@ class Inference:
         serving = Serving(gateway, NO_TASK, "kserve-grpc", request_id, by.client)
         serving.traceparent = by.traceparent
         share = gateway.budget.share()
+        outcomes: list[Outcome] = []
         try:
             infer.choose(gateway, serving, request.model_name, request.model_version)
             share.cover(sum(map(len, request.raw_input_contents)) or request.ByteSize())
             asked = _asked(request, gateway.config.limits)
-            answer = await infer.run(gateway, serving, asked, _waiting(within), within)
+            plan = infer.begin(serving, asked, {}, within)
+            outcomes = await _outcomes(serving, asked.images, within)
+            answer = infer.answer(gateway, serving, plan, outcomes)
+            serving.answered(outcomes)
             return _written(answer, request), serving.trace
         except Refusal as refusal:
-            serving.refused(refusal)
+            serving.refused(refusal, outcomes)
             return refusal, serving.trace
         except Exception:
-            serving.refused(Refusal("internal", "an internal error"))
+            serving.refused(Refusal("internal", "an internal error"), outcomes)
             raise
         finally:
             share.release()
@@ -211,19 +215,15 @@ def _parsed(told: dict[str, Any], message: _Message) -> _Message:
     return message
 
 
-def _waiting(within: float | None) -> Callable[[Serving, Sequence[Image]], Awaitable[list[Outcome]]]:
-    """Hand in the images and wait; when the call ends meanwhile, they are dropped wherever they are."""
-
-    async def wait(serving: Serving, images: Sequence[Image]) -> list[Outcome]:
-        finished: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        serving.submit(images, finished.set_result)
-        try:
-            return await finished
-        except asyncio.CancelledError:
-            serving.refused(gone(serving, within))
-            raise
-
-    return wait
+async def _outcomes(serving: Serving, images: Sequence[Image], within: float | None) -> list[Outcome]:
+    """Hand in the images and wait; when the call ends meanwhile, they are dropped wherever they are. Raises Refusal."""
+    finished: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+    serving.submit(images, finished.set_result)
+    try:
+        return await finished
+    except asyncio.CancelledError:
+        serving.refused(gone(serving, within))
+        raise
 
 
 def _question(takes: Any, answer: Callable[[Any], Awaitable[Any]]) -> Handler:

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from service import log
-from service.errors import Refusal
+from service.errors import Refusal, bug
 from service.gateway import packing, tls
 from service.gateway.auth import ADMIN_CALLS
 from service.gateway.rpc import caller, packed, status
@@ -184,7 +184,7 @@ class Entrance(grpc.GenericRpcHandler):
         except Exception as error:
             log.event("bug", severity="error", request_id=told.request_id, method=name, trace=log.frames(error))
             gateway.metrics.refused("internal")
-            hidden = Refusal("internal", "an internal error; the operator can find it by the request id")
+            hidden = bug()
             await status.abort(context, hidden, told.request_id)
         finally:
             self.calls -= 1

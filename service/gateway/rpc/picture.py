@@ -6,7 +6,7 @@ import asyncio
 
 from service import log
 from service.dispatcher.tickets import Outcome
-from service.errors import Refusal
+from service.errors import Refusal, bug
 from service.gateway.rpc import typed
 from service.gateway.rpc.caller import Caller
 from service.gateway.serving import Gateway, Serving
@@ -75,7 +75,7 @@ class Picture:
             self._refuse(error, [])
             return
         log.event("bug", severity="error", request_id=self.request_id, trace=log.frames(error))
-        self._refuse(Refusal("internal", "an internal error; the operator can find it by the request id"), [])
+        self._refuse(bug(), [])
 
     def _end(self, how: typed.Response | Refusal) -> None:
         self._share.release()
