@@ -29,7 +29,6 @@ HTTP = {
 }
 GRPC = {"grpc", "grpc_health", "grpc_reflection", "google"}
 IMAGES = {"PIL", "simplejpeg", "kornia_rs", "cv2", "turbojpeg", "pyvips"}
-RUNTIMES = {"onnxruntime", "openvino", "torch", "tensorrt"}
 TRAINING = {"torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnx_ir"}
 BASICS = {"service.errors", "service.config", "service.settings", "service.log", "service.version"}
 CHILD = BASICS | {"service.child", "service.wire"}

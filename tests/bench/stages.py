@@ -33,6 +33,7 @@ from onnx.reference import ReferenceEvaluator
 
 from loadtest.peers.artefacts import free_graphs
 from models import manifest
+from tests.bench.turns import cpu
 from tests.contract import models
 from tests.e2e.http import Connection
 from tests.e2e.service import ROOT, Service, free_port
@@ -43,7 +44,6 @@ SIDE, CLASSES = 224, 1000
 QUALITY = 92
 """Makes a photo of 500x375 about 67 kB."""
 WARM_SECONDS = 1.0
-_TICK = os.sysconf("SC_CLK_TCK")
 Row = dict[str, float]
 
 
@@ -74,13 +74,7 @@ class Tree(Service):
 
     def cpu(self) -> Row:
         """CPU seconds so far by role."""
-        return {role: sum(cpu_seconds(pid) for pid in self.pids(role)) for role in ROLES}
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
+        return {role: sum(cpu(pid) for pid in self.pids(role)) for role in ROLES}
 
 
 class Bare:
@@ -93,7 +87,7 @@ class Bare:
 
     def cpu(self) -> Row:
         """CPU seconds so far."""
-        return {"gateway": cpu_seconds(self.process.pid)}
+        return {"gateway": cpu(self.process.pid)}
 
     def stop(self) -> None:
         """End it."""

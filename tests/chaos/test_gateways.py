@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.test_processes import answered, classes, report, under_load, until
+from tests.chaos.test_processes import answered, classes, report, under_load
 from tests.e2e import images
 from tests.e2e.http import Connection, Reply
 from tests.e2e.service import Service
+from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.chaos
 
@@ -87,7 +88,7 @@ def test_who_is_with_the_other_gateway_notices_nothing(tmp_path: Path) -> None:
     with Service(tmp_path, *GATEWAYS, "--threads", "1") as service:
         kept, all_of_them = asyncio.run(scenario(service))
         assert 0 < kept < all_of_them
-        asyncio.run(until(lambda: len(service.pids("gateway")) == 2, 5.0))
+        until(lambda: len(service.pids("gateway")) == 2, 5.0)
 
 
 def test_what_the_dispatcher_had_is_handed_in_again(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_sigterm_reaches_a_gateway_that_is_just_starting(tmp_path: Path) -> None
     with service:
         for gateway in service.pids("gateway"):
             os.kill(gateway, signal.SIGKILL)
-        asyncio.run(until(lambda: len(service.pids("gateway")) == 2, 5.0))
+        until(lambda: len(service.pids("gateway")) == 2, 5.0)
         assert service.stop() == 0
 
 
@@ -166,7 +167,7 @@ def test_a_stopped_dispatcher_is_replaced(tmp_path: Path, full: bool) -> None:
     with Service(tmp_path, *GATEWAYS) as service:
         (dispatcher,) = service.pids("dispatcher")
         os.kill(dispatcher, signal.SIGSTOP)
-        asyncio.run(until(lambda: set(service.pids("dispatcher")) not in (set(), {dispatcher}), 20.0))
+        until(lambda: set(service.pids("dispatcher")) not in (set(), {dispatcher}), 20.0)
         assert service.request("POST", "/classify?timeout_ms=20000", images.png((1, 1, 1))).status == 200
         restarts = 'squint_worker_restarts_total{role="dispatcher"} 1.0'
         assert restarts in service.request("GET", "/metrics").body.decode()

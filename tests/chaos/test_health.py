@@ -22,6 +22,7 @@ from tests.e2e.http import Connection, once
 from tests.e2e.load import Load
 from tests.e2e.rpc import Vision
 from tests.e2e.service import ROOT, Service
+from tests.e2e.waiting import meanwhile
 
 pytestmark = pytest.mark.chaos
 
@@ -120,14 +121,6 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-async def until(what: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            raise TimeoutError
-        await asyncio.sleep(0.01)
-
-
 def gone(pid: int) -> bool:
     """The process runs no more."""
     try:
@@ -144,15 +137,15 @@ def test_a_fault_is_seen_and_its_end_too(tmp_path: Path, full: bool, name: str) 
         watching = [asyncio.ensure_future(watch(service, watchers[way])) for way, watch in WATCHES.items()]
         load = Load(service.port, RATE, 60.0, classes)
         loading = asyncio.ensure_future(load.run())
-        await until(lambda: all(watcher.ready for watcher in watchers.values()), 10.0)
+        await meanwhile(lambda: all(watcher.ready for watcher in watchers.values()), 10.0)
         await asyncio.sleep(0.5)
         (worker,) = service.pids("worker")
         begin = time.monotonic()
         await FAULTS[name](service, worker)
-        await until(lambda: all(watcher.first(False, begin) for watcher in watchers.values()), 10.0)
-        await until(lambda: gone(worker), 10.0)
+        await meanwhile(lambda: all(watcher.first(False, begin) for watcher in watchers.values()), 10.0)
+        await meanwhile(lambda: gone(worker), 10.0)
         repaired = time.monotonic()
-        await until(lambda: all(watcher.ready for watcher in watchers.values()), 20.0)
+        await meanwhile(lambda: all(watcher.ready for watcher in watchers.values()), 20.0)
         unready = {way: (watcher.first(False, begin) or 0.0) - begin for way, watcher in watchers.items()}
         ready = {way: watcher.changes[-1][0] - repaired for way, watcher in watchers.items()}
         print(
@@ -203,7 +196,7 @@ def test_a_worker_that_waits_for_a_cpu_is_no_fault(tmp_path: Path, full: bool, r
         (worker,) = service.pids("worker")
         watcher, longest = Watcher(), 0.0
         watching = asyncio.ensure_future(over_http(service, watcher))
-        await until(lambda: watcher.ready, 10.0)
+        await meanwhile(lambda: watcher.ready, 10.0)
         cpu: int = request.getfixturevalue("crowd")
         for thread in os.listdir(f"/proc/{worker}/task"):
             os.sched_setaffinity(int(thread), [cpu])
@@ -231,7 +224,7 @@ def test_load_alone_is_no_fault(tmp_path: Path, full: bool) -> None:
         classes = len((await once(service.port, "GET", "/v1/models/toyscape-classify")).json()["labels"])
         watchers = {way: Watcher() for way in WATCHES}
         watching = [asyncio.ensure_future(watch(service, watchers[way])) for way, watch in WATCHES.items()]
-        await until(lambda: all(watcher.ready for watcher in watchers.values()), 10.0)
+        await meanwhile(lambda: all(watcher.ready for watcher in watchers.values()), 10.0)
         tally = await Load(service.port, 100.0, seconds, classes).run()
         for task in watching:
             task.cancel()

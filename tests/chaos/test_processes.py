@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.e2e import images
 from tests.e2e.http import once
 from tests.e2e.load import Load, Tally
 from tests.e2e.service import Service
+from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.chaos
 
@@ -35,16 +35,6 @@ def answered(service: Service) -> float:
     return sum(
         float(line.split()[-1]) for line in text.splitlines() if line.startswith("squint_request_seconds_count{")
     )
-
-
-async def until(what: Callable[[], bool], seconds: float) -> float:
-    """Seconds until `what` holds; fails after `seconds`."""
-    start = time.monotonic()
-    while not what():
-        if time.monotonic() - start > seconds:
-            raise TimeoutError
-        await asyncio.sleep(0.02)
-    return time.monotonic() - start
 
 
 async def ready(port: int) -> bool:
@@ -152,7 +142,7 @@ def test_nothing_is_left_of_a_killed_supervisor(tmp_path: Path) -> None:
         assert service.process is not None
         service.process.kill()
         service.process.wait()
-        asyncio.run(until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5.0))
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5.0)
     assert shared_memory() == before
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", service.port), timeout=1)
@@ -219,7 +209,7 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         (worker,) = service.pids("worker")
         os.kill(worker, signal.SIGSTOP)
-        asyncio.run(until(lambda: bool(service.pids("worker")) and worker not in service.pids("worker"), 15.0))
+        until(lambda: bool(service.pids("worker")) and worker not in service.pids("worker"), 15.0)
         assert service.request("POST", "/classify", images.png((1, 1, 1))).status == 200
         assert 'squint_worker_restarts_total{role="worker"} 1.0' in service.request("GET", "/metrics").body.decode()
 
@@ -231,7 +221,7 @@ def test_a_service_whose_process_keeps_crashing_gives_up(tmp_path: Path) -> None
             for pid in gone:
                 os.kill(pid, signal.SIGKILL)
             try:
-                asyncio.run(until(lambda gone=gone: service.pids("worker").keys() != gone.keys(), 5.0))  # type: ignore[misc]
+                until(lambda gone=gone: service.pids("worker").keys() != gone.keys(), 5.0)  # type: ignore[misc]
             except TimeoutError:
                 break
         assert service.process is not None

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.e2e import images
 from tests.e2e.http import Connection, once
 from tests.e2e.service import ROOT, Service
 from tests.e2e.versions import Repository, damage, put
+from tests.e2e.waiting import meanwhile
 
 pytestmark = pytest.mark.chaos
 
@@ -155,7 +156,7 @@ async def reloads(service: Repository, root: Path, clients: Clients, rounds: int
             assert service.process is not None
             service.process.send_signal(signal.SIGHUP)
             event = "model_rejected" if broken else "model_ready"
-            await until(lambda: any(line["version"] == place.name for line in service.log_lines(event)))  # noqa: B023
+            await meanwhile(lambda: any(line["version"] == place.name for line in service.log_lines(event)), 120.0)  # noqa: B023
             good = good if broken else number
             await asyncio.sleep(0.3)
             reply = await once(service.port, "POST", clients.target, clients.body or images.png((9, 9, 9)))
@@ -191,14 +192,6 @@ def copied(real: Path, place: Path) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     os.rename(made, place)
     return place
-
-
-async def until(what: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            raise TimeoutError
-        await asyncio.sleep(0.05)
 
 
 def check(seen: Seen, name: str) -> None:

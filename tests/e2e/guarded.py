@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.e2e.http import Reply, once
-from tests.e2e.service import ROOT, START_SECONDS, Service, free_port
+from tests.e2e.service import ROOT, Service, free_port
 
 
 class Guarded(Service):
@@ -18,20 +17,7 @@ class Guarded(Service):
     def __init__(self, folder: Path, *flags: str) -> None:
         self.admin = free_port()
         super().__init__(folder, "--admin-port", str(self.admin), *flags)
-
-    def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Until /readyz of the admin port says so."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self.process is not None and self.process.poll() is not None:
-                raise RuntimeError(f"the service ended with {self.process.returncode}: {self.log_text()[-2000:]}")
-            try:
-                if asyncio.run(once(self.admin, "GET", "/readyz")).status == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise TimeoutError(f"not ready after {seconds} s: {self.log_text()[-2000:]}")
+        self.probed = self.admin
 
     def ask_admin(self, method: str, target: str, headers: dict[str, str] | None = None) -> Reply:
         """One request to the admin port."""

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.e2e.http import Reply, once
+from tests.e2e.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
@@ -50,6 +51,8 @@ class Service:
         # Most tests end a service that nobody asks any more: those that do not, say how long it drains.
         self._command += ["--cache-dir", str(folder / "cache"), "--drain-seconds", "0", *flags]
         self.process: subprocess.Popen[bytes] | None = None
+        self.probed = self.port
+        """The port whose /readyz is asked."""
         self.stdin: int | None = None
         """What it is started with; a test's own without it."""
 
@@ -77,7 +80,7 @@ class Service:
             if self.process is not None and self.process.poll() is not None:
                 raise RuntimeError(f"the service ended with {self.process.returncode}: {self.log_text()[-2000:]}")
             try:
-                if asyncio.run(once(self.port, "GET", "/readyz")).status == 200:
+                if asyncio.run(once(self.probed, "GET", "/readyz")).status == 200:
                     return
             except OSError:
                 pass
@@ -113,6 +116,18 @@ class Service:
         """The log lines of one event."""
         lines = [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == event]
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The log line of a request; it may come a moment after the answer."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [line for line in self.log_lines("request") if line["request_id"] == request_id]
+            return bool(found)
+
+        until(there, why=f"no line for {request_id}")
+        (line,) = found
+        return line
 
     def pids(self, role: str) -> dict[int, str]:
         """Process id -> title of the children with this role, as `ps` shows them."""

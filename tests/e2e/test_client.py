@@ -36,12 +36,6 @@ LABELS = 14
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[Client]:
     with Client(url(service)) as client:
         yield client

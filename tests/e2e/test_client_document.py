@@ -5,21 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.e2e.service import ROOT, Service
 
 DOCUMENT = (ROOT / "docs" / "client.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as running:
-        yield running
 
 
 def run(service: Service, folder: Path, command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from tests.e2e import images
 from tests.e2e.http import Connection
 from tests.e2e.service import Service
+from tests.e2e.waiting import until
 
 SECONDS = 15.0
 FAILS = images.lose_device(1)
@@ -30,13 +30,6 @@ def workers(service: Service) -> dict[str, int]:
     text = service.request("GET", "/metrics").body.decode()
     found = re.findall(r'^squint_worker_up\{device="([^"]+)",worker="\d+"\} (\d)', text, re.MULTILINE)
     return {device: int(up) for device, up in found}
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 def ask(service: Service, *colours: images.Colour) -> list[int]:
@@ -57,9 +50,9 @@ def ask(service: Service, *colours: images.Colour) -> list[int]:
 
 def lose(service: Service, lost: Path) -> None:
     """Until the device has failed and the service has given it up."""
-    until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "both workers are there")
-    until(lambda: set(ask(service, *[FAILS] * 8)) == {200} and lost.exists(), "the device fails")
-    until(lambda: bool(service.log_lines("device_failed")), "it is told of")
+    until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, SECONDS, "both workers are there")
+    until(lambda: set(ask(service, *[FAILS] * 8)) == {200} and lost.exists(), SECONDS, "the device fails")
+    until(lambda: bool(service.log_lines("device_failed")), SECONDS, "it is told of")
 
 
 def test_a_device_that_fails_is_left_out_and_told_of_while_the_other_serves(service: Service, tmp_path: Path) -> None:
@@ -77,7 +70,7 @@ def test_a_device_that_is_back_serves_again(service: Service, tmp_path: Path, fu
     lost = tmp_path / "cache" / "lost-cuda:1"
     lose(service, lost)
     lost.unlink()
-    until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, "it is back")
+    until(lambda: workers(service) == {"cuda:0": 1, "cuda:1": 1}, SECONDS, "it is back")
     assert ask(service, *[(number, 2, 3) for number in range(20)]) == [200] * 20
 
 

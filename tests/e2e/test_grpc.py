@@ -21,6 +21,7 @@ from service.proto.squint.v1 import vision_pb2 as pb
 from tests.e2e import images
 from tests.e2e.rpc import SERVICE, Vision, told
 from tests.e2e.service import ROOT, Service, free_ports
+from tests.e2e.waiting import until
 
 PNG = images.png((7, 8, 9))
 BODY_MB, CALLS, FRAMES = 0.3, 6, 4
@@ -47,13 +48,6 @@ def metric(service: Service, line: str) -> float:
     """The sum of the metric's samples whose name and labels match this pattern."""
     text = service.request("GET", "/metrics").body.decode()
     return sum(float(sample.rpartition(" ")[2]) for sample in text.splitlines() if re.match(line, sample))
-
-
-def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def refused(call: Callable[[], Any]) -> Any:

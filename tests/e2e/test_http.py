@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from tests.e2e.raw import speak
 from tests.e2e.service import Service
 
 LEAKS = ("Traceback", "/home", "/work", "/usr", "site-packages", "pillow", "PIL", "memfd", "pid ", "msgspec", "numpy")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as running:
-        yield running
 
 
 def multipart(*bodies: bytes, name: str = "image") -> tuple[bytes, dict[str, str]]:

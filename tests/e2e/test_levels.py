@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,17 +46,6 @@ def metrics(service: Service, *parts: str) -> float:
     return sum(float(sample.split()[-1]) for sample in samples)
 
 
-def logged(service: Service, request_id: str) -> dict[str, Any]:
-    """The log line of a request; it may come a moment after the answer."""
-    for _ in range(100):
-        lines = [line for line in service.log_lines("request") if line["request_id"] == request_id]
-        if lines:
-            (line,) = lines
-            return line
-        time.sleep(0.02)
-    raise AssertionError(f"no line for {request_id}")
-
-
 @pytest.mark.parametrize(
     ("options", "headers", "served"),
     [
@@ -83,7 +71,7 @@ def test_the_answer_the_header_and_the_log_say_what_was_served(
     answer = reply.json()
     assert (answer["level"], answer["tokens"]) == (served, planned.tokens)
     assert answer["gmacs"] == pytest.approx(planned.gmacs, abs=1e-4)
-    line = logged(service, answer["request_id"])
+    line = service.logged(answer["request_id"])
     assert (line["level"], line["tokens"]) == (served, planned.tokens)
     assert line["gmacs"] == pytest.approx(planned.gmacs, abs=1e-5)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +72,3 @@ def test_every_form_of_body_is_understood(encoding: str, service: Service) -> No
     wanted = plan.Plan(np.zeros(4), np.arange(4, dtype=np.int32) % 2, 0.1)
     found = asyncio.run(send(wanted, target))
     assert found.status.tolist() == [200] * 4, found.first_bodies
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as running:
-        yield running

@@ -20,12 +20,6 @@ PUBLIC = ("/livez", "/startupz", "/readyz")
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("service")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def document(service: Service) -> dict[str, Any]:
     found: dict[str, Any] = service.request("GET", "/openapi.json").json()
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -166,15 +165,6 @@ def test_an_answer_tells_what_it_waited_for_when_asked(service: Service) -> None
         assert (told["items"], told["closed"]) == (3, "drained")
         assert told["waited_ms"]["worker"] > 500, "the engine was busy"
         assert 0 <= told["waited_ms"]["decoder"] < 500 and 0 <= told["waited_ms"]["body"] < 500
-        logged = _line(service, reply.json()["request_id"])
+        logged = service.logged(reply.json()["request_id"])
         assert (logged["batch"], logged["closed"]) == (3, "drained")
         assert logged["queue_ms"] == told["waited_ms"]["worker"]
-
-
-def _line(service: Service, request_id: str) -> dict[str, object]:
-    for _ in range(100):
-        for line in service.log_lines("request"):
-            if line["request_id"] == request_id:
-                return line
-        time.sleep(0.02)
-    raise AssertionError(f"no line for {request_id}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +17,7 @@ from tests.e2e.guarded import Guarded, keys
 from tests.e2e.http import Connection, Reply
 from tests.e2e.raw import speak
 from tests.e2e.service import ROOT
+from tests.e2e.waiting import until
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 HEALTH = {
@@ -54,13 +54,6 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     made = Setting(tmp_path_factory.mktemp("keys"))
     with made.service:
         yield made
-
-
-def until(what: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def paths() -> list[str]:

@@ -7,7 +7,7 @@ import io
 import json
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from PIL import Image
 from tests.e2e import images, versions
 from tests.e2e.service import Service
 from tests.e2e.triton import CALLS, KINDS, Client, decoded, refusal, solid
+from tests.e2e.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSIFY, DETECT, SEGMENT = "toyscape-classify", "toyscape-detect", "toyscape-segment"
@@ -378,14 +379,6 @@ def test_a_deadline_in_the_request(client: Client) -> None:
     slow = client.files(images.png(images.sleep(60)))
     error = refusal(client.infer, CLASSIFY, slow, timeout=100_000)
     assert "deadline" in said(client, error, 504)
-
-
-def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until it is so; fail if it never is."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", ["grpc", "grpc.aio"])

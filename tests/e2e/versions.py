@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ import msgspec
 
 from models import manifest
 from tests.contract import models
+from tests.e2e.http import once
 from tests.e2e.service import Service, free_port
 
 SIDE = 32
@@ -58,11 +60,7 @@ class Repository(Service):
 
     def admin(self, method: str, target: str, status: int = 200) -> Any:
         """One call to the admin port, and its answer."""
-        port, self.port = self.port, self.admin_port
-        try:
-            reply = self.request(method, target)
-        finally:
-            self.port = port
+        reply = asyncio.run(once(self.admin_port, method, target))
         assert reply.status == status, reply.body
         return reply.json()
 
