@@ -63,7 +63,7 @@ class Bench:
             log.event("batch_failed", severity="warning", model=run.model, items=len(run.items), reason=str(error))
             if error.kind == "oom":
                 return RunFailed(run.batch, "oom")
-        except Exception as error:  # a bug of ours: the gateway finds the item that brings it out
+        except Exception as error:  # a bug of ours: whoever dispatches finds the item that brings it out
             name = type(error).__name__
             log.event(
                 "batch_failed", severity="error", model=run.model, items=len(run.items), error=name, reason=str(error)

@@ -1,4 +1,4 @@
-"""The worker's end of a data channel to one gateway."""
+"""The worker's end of a data channel to whoever dispatches: a gateway, or the dispatcher of several."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.wire.messages.worker import FromWorker, Load, Ran, Run, RunFailed, 
 class Link:
     """A data channel that several engine threads answer on, until it is cut.
 
-    An answer goes out on the link its batch came in by or not at all: another gateway knows nothing of the batch.
+    An answer goes out on the link its batch came in by or not at all: the next one knows nothing of the batch.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -25,7 +25,7 @@ class Link:
 
     @property
     def cut_off(self) -> bool:
-        """The gateway of this link is gone; work for it is in vain."""
+        """The other end is gone; work for it is in vain."""
         return self._cut
 
     def fileno(self) -> int:
@@ -33,13 +33,13 @@ class Link:
         return self._channel.fileno()
 
     def receive(self) -> list[Run | Load | Unload]:
-        """The messages of one read; WireError when the gateway is gone."""
+        """The messages of one read; WireError when the other end is gone."""
         return self._channel.receive()
 
     def send(self, message: FromWorker) -> None:
-        """Send whole, or not at all when the gateway is gone: the thread that reads will notice that.
+        """Send whole, or not at all when the other end is gone: the thread that reads will notice that.
 
-        Results too long for a frame are a failed batch; the gateway then asks for its parts.
+        Results too long for a frame are a failed batch; its parts are asked for then.
         """
         with self._sending, contextlib.suppress(WireError):
             if self._cut:
@@ -51,7 +51,7 @@ class Link:
                     self._channel.send(RunFailed(message.batch, "batch"))
 
     def cut(self) -> None:
-        """Close. A thread that waits for the gateway to read stops waiting."""
+        """Close. A thread that waits for the other end to read stops waiting."""
         self._cut = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

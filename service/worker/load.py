@@ -65,7 +65,7 @@ class Model:
         return next(iter(self.timings.values()))
 
     def loaded(self) -> Loaded:
-        """What the gateway is told."""
+        """What whoever dispatches is told."""
         timings = list(self.timings.values())
         return Loaded(
             self.manifest.name, self.backend.name, self.load_seconds, timings, self.outputs, self.key, self.resident

@@ -23,7 +23,7 @@ Told = LoadDone | LoadFailed | Unloaded
 
 
 class Loader:
-    """Carries out Load and Unload. `tell` says what came of it to whichever gateway is there then: one that has not
+    """Carries out Load and Unload. `tell` says what came of it to whoever dispatches then: one that has not
     asked finds out that way what this worker has."""
 
     def __init__(

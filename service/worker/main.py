@@ -2,7 +2,7 @@
 
 The main thread reads the control channel and the data channel and queues batches; each engine thread takes one at a
 time, gathers its images from their slots, runs the model, and answers. Nothing in here decides what runs when: that
-is the gateway's dispatcher.
+is up to whoever dispatches.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Worker:
         self._link.send(Hello(engines, config.max_batch, loaded, ahead))
 
     def _tell(self, told: Told) -> None:
-        """Tell the gateway that is there now what came of a Load or Unload."""
+        """Tell whoever dispatches now what came of a Load or Unload."""
         link = self._link
         if link is not None:
             link.send(told)
