@@ -25,5 +25,4 @@ def full(request: pytest.FixtureRequest) -> bool:
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own SQUINT_* variables, and a PORT for something else, change no test."""
     for name in [name for name in os.environ if name.startswith(("SQUINT_", "OTEL_")) or name == "PORT"]:
-        if name != "SQUINT_TEST_TOOLS":
-            monkeypatch.delenv(name)
+        monkeypatch.delenv(name)

@@ -144,7 +144,7 @@ def image(file: dict[str, Stage], tmp_path_factory: pytest.TempPathFactory) -> I
     """Every step of the image for CPUs, carried out."""
     lacking = rehearsal.missing()
     if lacking:
-        (pytest.fail if os.environ.get("SQUINT_TEST_TOOLS") == "required" else pytest.skip)(lacking)
+        (pytest.fail if os.environ.get("TEST_TOOLS") == "required" else pytest.skip)(lacking)
     folder = tmp_path_factory.mktemp("image")
     begin = time.monotonic()
     built = rehearsal.build(file, "cpu", folder)

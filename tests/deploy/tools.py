@@ -16,7 +16,7 @@ import yaml
 
 def lacking(why: str) -> NoReturn:
     """Skip, or fail where everything must be tested."""
-    if os.environ.get("SQUINT_TEST_TOOLS") == "required":
+    if os.environ.get("TEST_TOOLS") == "required":
         pytest.fail(why)
     pytest.skip(why)
 

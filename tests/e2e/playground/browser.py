@@ -39,7 +39,7 @@ def chromium() -> str:
     """The browser's path; skips the test where there is none, unless tools are required."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        if os.environ.get("SQUINT_TEST_TOOLS") == "required":
+        if os.environ.get("TEST_TOOLS") == "required":
             pytest.fail("chromium is not installed (on Debian: apt-get install chromium)")
         pytest.skip("chromium is not installed")
     return found
