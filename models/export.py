@@ -22,7 +22,7 @@ from models.backbones.vit import VitConfig
 from models.checkpoint import read_metadata
 from models.graph.nodes import expand
 from models.graph.translations import TRANSLATIONS
-from models.graph.weights import HALF, name_matrices
+from models.graph.weights import HALF, name_weights
 from models.levels import FULL, plan
 from models.network import TASKS, Network
 from models.reference import KEPT, kept_answers, standard_levels
@@ -147,7 +147,7 @@ def export(task: manifest.Task, weights: Path | None, zoo: Path, name: str = "",
     levelled = Levelled(served)
     graph = to_onnx(levelled, images)
     strip(graph)
-    name_matrices(graph, levelled)
+    name_weights(graph, levelled)
     store_half(graph)
     onnx.checker.check_model(graph)
     full = plan(FULL, trunk)

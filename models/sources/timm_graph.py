@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.backbones.timm_vit import TimmVit, is_plain, trunk_of
 from models.export import numpy_outputs, strip, to_onnx
 from models.graph import operators
-from models.graph.weights import fill, idle, name_matrices
+from models.graph.weights import fill, idle, name_weights
 from models.levels import FULL, Plan, plan
 from models.reduction.tokens import Tokens
 from models.reference import KEPT, kept_answers, standard_levels
@@ -169,7 +169,7 @@ def graph_of(served: Whole, images: Tensor) -> bytes:
         warnings.simplefilter("ignore", FutureWarning)  # of the exporter, about itself
         graph = to_onnx(levelled, images)
     strip(graph)
-    name_matrices(graph, levelled)
+    name_weights(graph, levelled)
     return graph.SerializeToString()
 
 

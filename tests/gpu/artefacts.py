@@ -22,7 +22,7 @@ from models.manifest import Level
 from tests.gpu.plan import Network, Settings
 from tests.walls import ROOT
 
-SEED, PHOTOS, SPREAD, NOISE = 5, 16, 0.3, 0.02
+SEED, PHOTOS, SPREAD = 5, 16, 0.3
 
 
 def run(settings: Settings, save: Callable[[dict[str, Any]], None]) -> None:
@@ -55,11 +55,6 @@ def spread(network: Network, folder: Path) -> Path:
 
     torch.manual_seed(SEED)
     model: Any = timm.create_model(network.timm, exportable=True).eval().requires_grad_(False)
-    for weight in model.parameters():
-        if (
-            weight.ndim == 1
-        ):  # fresh ones are all alike, and what is alike is one in a graph: nobody could tell whose it is
-            weight.add_(NOISE * torch.randn_like(weight))
     torch.nn.init.normal_(model.head.weight, std=SPREAD)
     side = network.side
     photos = np.stack([scene(side, side, np.random.default_rng(seed)) for seed in range(PHOTOS)])

@@ -14,6 +14,7 @@ from models.backbones import lookup  # noqa: E402
 from models.backbones.vit import VitConfig  # noqa: E402
 from models.export import numpy_outputs, store_half, to_onnx  # noqa: E402
 from models.graph import nodes, operators  # noqa: E402
+from models.graph.weights import fill, name_weights  # noqa: E402
 from models.levels import plan  # noqa: E402
 from models.network import Network  # noqa: E402
 from models.reduction.tokens import start  # noqa: E402
@@ -157,3 +158,33 @@ def test_nothing_is_heard_of_a_layer_that_is_not_called() -> None:
     assert heard.taken() is written
     layer(torch.zeros(1, 2))
     assert torch.equal(layer(torch.ones(1, 2)), written)
+
+
+class Tied(torch.nn.Module):  # type: ignore[name-defined]
+    """One matrix used twice, and one that only looks like it."""
+
+    outputs = ("answer",)
+
+    def __init__(self, alike: bool) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (torch.nn.Linear(48, 48) for _ in range(3))
+        self.two.weight = self.one.weight
+        if alike:
+            self.three.load_state_dict(self.one.state_dict())
+
+    def forward(self, images: Any) -> Any:
+        """Numbers [B, 48] to as many."""
+        return self.three(self.two(self.one(images).relu()).relu())
+
+
+def test_weights_that_are_shared_or_alike_are_read_back() -> None:
+    model, again = Tied(alike=True).eval().requires_grad_(False), Tied(alike=False)
+    graph = to_onnx(model, torch.zeros(2, 48))
+    name_weights(graph, model)
+    assert fill(again, graph) == {"one.weight", "one.bias", "two.bias", "three.weight", "three.bias"}
+    assert again.two.weight is again.one.weight and again.three.weight is not again.one.weight
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    (note,) = [note for note in graph.metadata_props if note.key == "squint.alike:three.bias"]
+    note.key, note.value = "squint.uniform:three.bias", "many"
+    with pytest.raises(ValueError, match="many"):
+        fill(again, graph)

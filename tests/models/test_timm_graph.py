@@ -131,6 +131,41 @@ def test_a_network_is_made_again_from_its_graph(name: str, tmp_path: Path) -> No
         restored(described, onnx.ModelProto().SerializeToString())
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_fresh_weights_are_all_there_again_though_many_are_alike(name: str, tmp_path: Path) -> None:
+    state = timm.create_model(name).state_dict()
+    save_file({key: value * 0.5 for key, value in state.items()}, tmp_path / "w.safetensors")  # no network starts so
+    source, answers = bring_in(name, str(tmp_path / "w.safetensors"))
+    tensors = {tensor.name for tensor in onnx.load_from_string(source.graph).graph.initializer}
+    network = restored(source.described("fresh", "1", {}), source.graph)
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.LayerNorm)]
+    assert len(norms) > sum("norm" in name or "before" in name for name in tensors)
+    assert all(norm.weight.eq(0.5).all() and norm.bias.eq(0.0).all() for norm in norms)
+    full = network.at(torch.from_numpy(answers["images"]), Plan(FULL, {}, 0, 0.0))["logits"].numpy()
+    assert np.allclose(full, answers["logits"], atol=1e-6 * np.abs(full).max())
+
+
+def test_trained_weights_that_are_alike_are_all_there_again(tmp_path: Path) -> None:
+    state = enliven(timm.create_model("test_vit", num_classes=5)).state_dict()
+    for part in ("norm1.weight", "norm2.bias", "attn.qkv.weight", "mlp.fc1.weight"):
+        state[f"blocks.4.{part}"] = state[f"blocks.1.{part}"].clone()
+    save_file(state, tmp_path / "w.safetensors")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    source, answers = bring_in("test_vit", str(tmp_path / "w.safetensors"), tmp_path / "labels.txt")
+    network = restored(source.described("tied", "1", {}), source.graph)
+    one, other = (dict(network.model.blocks[number].named_parameters()) for number in (1, 4))
+    same = {name for name in one if torch.equal(one[name], other[name])}
+    assert same == {"before1.weight", "before2.bias", "attn.qkv.weight", "mlp.fc1.weight"}
+    full = network.at(torch.from_numpy(answers["images"]), Plan(FULL, {}, 0, 0.0))["logits"].numpy()
+    assert np.allclose(full, answers["logits"], atol=1e-6 * np.abs(full).max())
+
+
+def test_a_fresh_batch_norm_in_the_kernel_before_it_is_refused_not_counted_twice() -> None:
+    source, _ = bring_in("test_resnet", "random")
+    with pytest.raises(RestoreError, match=r"has no weight 'model\.conv1\.0\.weight'"):
+        restored(source.described("fresh", "1", {}), source.graph)
+
+
 def test_weights_that_answer_no_numbers_are_refused(tmp_path: Path) -> None:
     state = timm.create_model("test_resnet").state_dict()
     state["fc.bias"][0] = torch.nan
