@@ -36,7 +36,7 @@ from service.wire.messages.decoder import (
 
 MEMORY_BYTES = 288 << 20
 """What decoding may add to the address space; with what is there before it stays under 300 MiB of real memory."""
-LESS_PRIORITY = 12
+LESS_PRIORITY = 5
 """A third of the CPU time of others who want it too."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE_BLOCK = 16 << 20
