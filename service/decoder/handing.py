@@ -10,8 +10,8 @@ import math
 
 from service import kernels
 from service.config import Limits
-from service.decoder import cost, headers, image
-from service.decoder.fitting import Placing, place
+from service.decoder import image
+from service.decoder.fitting import Placing
 from service.decoder.headers import Header
 from service.decoder.resample import vertical_first
 from service.wire.messages.decoder import Coded, Fitting, Geometry
@@ -30,11 +30,7 @@ def hand_on(
     """Write the JPEG `data`, without what describes it, into `out`; None where it is to be decoded here, since the
     device does not take its kind or `out` is too short. Raises as image.decode does."""
     raw = bytes(data)
-    header = headers.read(raw, limits)
-    placing = place(*header.displayed, fitting)
-    shrink = image.shrink_of(header, placing)
-    if most < math.inf and (seconds := pace * cost.estimate(header, placing, shrink)) > most:
-        raise cost.TooHeavy(seconds)
+    header, placing, shrink = image.judged(raw, fitting, limits, most, pace)
     stream = _stream(raw, header) if header.usual and shrink == 1 else b""
     if not 0 < len(stream) <= len(out):
         return None

@@ -65,11 +65,7 @@ def decode(
     `pace` times as long as cost.py has it.
     """
     raw = bytes(data)
-    header = headers.read(raw, limits)
-    placing = place(*header.displayed, fitting)
-    shrink = shrink_of(header, placing)
-    if most < math.inf and (seconds := pace * cost.estimate(header, placing, shrink)) > most:
-        raise cost.TooHeavy(seconds)
+    header, placing, shrink = judged(raw, fitting, limits, most, pace)
     target = np.frombuffer(out, np.uint8, fitting.height * fitting.width * 3)
     canvas = target.reshape(fitting.height, fitting.width, 3)
     try:
@@ -80,6 +76,17 @@ def decode(
         # MemoryError and RecursionError too: whatever a library says of hostile bytes, the client hears one sentence.
         raise headers.corrupt() from None
     return placing.geometry
+
+
+def judged(raw: bytes, fitting: Fitting, limits: Limits, most: float, pace: float) -> tuple[Header, Placing, int]:
+    """What is known of an image before it is decoded: its header, its place, and the denominator to decode it at.
+    Raises as decode does before anything is decoded."""
+    header = headers.read(raw, limits)
+    placing = place(*header.displayed, fitting)
+    shrink = shrink_of(header, placing)
+    if most < math.inf and (seconds := pace * cost.estimate(header, placing, shrink)) > most:
+        raise cost.TooHeavy(seconds)
+    return header, placing, shrink
 
 
 def pixels(data: memoryview | bytes, limits: Limits) -> Pixels:
