@@ -1,8 +1,9 @@
 """Bytes of a JPEG, PNG or WebP to uint8 RGB pixels. The one file of the service that imports image readers.
 
 headers.py has judged format and size before anything here runs, and names the byte ranges to decode; metadata never
-reaches a library. Three readers: simplejpeg (libjpeg-turbo) for ordinary JPEGs, the libwebp that comes with Pillow
-for WebP, Pillow for PNG and for whatever the fast ones refuse. Policies are in docs/images.md.
+reaches a library. Four readers: our own for what is needed of ordinary JPEGs (baseline.py), simplejpeg (libjpeg-turbo)
+for JPEGs that it leaves, the libwebp that comes with Pillow for WebP, Pillow for PNG and for whatever the fast ones
+refuse. Policies are in docs/images.md.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, _webp
 
 from service.config import Limits
-from service.decoder import cost, headers
+from service.decoder import baseline, cost, headers
 from service.decoder.fitting import Box, Placing, place
 from service.decoder.headers import Header
-from service.decoder.resample import resample
+from service.decoder.resample import reach, resample
 from service.errors import Refusal
 from service.wire.messages.decoder import Fitting, Geometry
 
@@ -37,6 +38,7 @@ formats are averaged down before they become arrays."""
 _GAP = 6.0
 """Those are averaged down to at least this many pixels per pixel of the target."""
 
+_JPEG_MAGIC = b"\xff\xd8"
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _FLIPS_COLUMNS, _FLIPS_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)
 _TRANSPOSES = {
@@ -120,11 +122,13 @@ def sample_photo() -> bytes:
 
 def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, shrink: int, fitting: Fitting) -> None:
     x0, y0, x1, y1 = placing.target
-    image = read(raw, header, shrink)
     source = shrunk_box(placing, header, shrink)
     content = canvas[y0:y1, x0:x1]
     if content.shape != canvas.shape:
         canvas[:] = fitting.fill
+    if header.usual and not header.buffered and _fill_from_part(content, raw, header, shrink, source, fitting):
+        return
+    image = read(raw, header, shrink)
     if isinstance(image, Image.Image) and image.width * image.height <= LARGE_PIXELS:
         image = _array(image)
     if isinstance(image, np.ndarray):
@@ -136,6 +140,33 @@ def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, shrink: 
     source = (source[0], source[1], min(source[2], upright.width), min(source[3], upright.height))
     small = upright.resize((x1 - x0, y1 - y0), _FILTERS[fitting.filter], source, reducing_gap=_GAP)
     content[:] = _array(small)
+
+
+def _fill_from_part(content: Pixels, raw: bytes, header: Header, shrink: int, source: Box, fitting: Fitting) -> bool:
+    """Have only that part of an ordinary JPEG become pixels that `source` needs; False where it cannot be had."""
+    library = baseline.found()
+    if library is None:
+        return False
+    width, height = (-(-side // shrink) for side in header.displayed)
+    left, top, *_ = part = reach((height, width), source, content.shape)
+    pixels = library.decode(
+        _stream(_JPEG_MAGIC, raw, header), header.width, header.height, shrink, _stored(part, header, (width, height))
+    )
+    if pixels is None:
+        return False
+    box = (source[0] - left, source[1] - top, source[2] - left, source[3] - top)
+    resample(_oriented(pixels, header.orientation), box, content, fitting.filter, (height, width))
+    return True
+
+
+def _stored(part: baseline.Part, header: Header, displayed: tuple[int, int]) -> baseline.Part:
+    """Where a part of the displayed picture, of so many columns and rows, is in the picture as it is stored."""
+    x0, y0, x1, y1 = part
+    if header.mirrored:
+        x0, x1 = displayed[0] - x1, displayed[0] - x0
+    if header.flipped:
+        y0, y1 = displayed[1] - y1, displayed[1] - y0
+    return (y0, x0, y1, x1) if header.turned else (x0, y0, x1, y1)
 
 
 def shrink_of(header: Header, placing: Placing) -> int:
@@ -168,7 +199,7 @@ def read(raw: bytes, header: Header, shrink: int) -> Pixels | Image.Image:
     if header.kind == "png":
         return _rgb(PngImagePlugin.PngImageFile(io.BytesIO(_stream(headers.PNG_MAGIC, raw, header))))
     size = -(-header.width // shrink), -(-header.height // shrink)
-    stream = _stream(b"\xff\xd8", raw, header)
+    stream = _stream(_JPEG_MAGIC, raw, header)
     if header.plain:
         try:
             array = simplejpeg.decode_jpeg(stream, min_width=size[0], min_height=size[1])

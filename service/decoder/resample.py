@@ -25,12 +25,19 @@ _REACH = 2
 """How far the wider of the kernels reaches, in pixels of the result."""
 
 
-def resample(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter: str = "bicubic") -> None:
+def resample(
+    image: NDArray[np.uint8],
+    box: Box,
+    out: NDArray[np.uint8],
+    filter: str = "bicubic",
+    whole: tuple[int, int] | None = None,
+) -> None:
     """Fill `out` [h, w, 3] with the part `box` (x0, y0, x1, y1, inside the image) of `image` [H, W, 3].
 
-    Both may be views with any strides. `filter` is `bicubic` or `bilinear`.
+    Both may be views with any strides. `filter` is `bicubic` or `bilinear`. Where `image` is the `reach` of a picture,
+    `whole` is the height and width of that.
     """
-    if vertical_first(image.shape, out.shape):
+    if vertical_first(whole or image.shape, out.shape):
         image, out = image.transpose(1, 0, 2), out.transpose(1, 0, 2)
         box = (box[1], box[0], box[3], box[2])
     (by_rust if rust is not None else bands.resample)(image, box, out, filter)
@@ -39,8 +46,7 @@ def resample(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter:
 def by_rust(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter: str) -> None:
     """The same, always with the horizontal pass first. Left to itself, the library would begin with the vertical."""
     rows, columns = out.shape[:2]
-    left, right = _read(image.shape[1], columns, box[0], box[2])
-    top, bottom = _read(image.shape[0], rows, box[1], box[3])
+    left, top, right, bottom = reach(image.shape, box, out.shape)
     kind = rust.PixelType.U8x3
     # The library takes whole images of its own alone: only what the kernel reads is copied there.
     source = rust.ImageData(right - left, bottom - top, kind, image[top:bottom, left:right].tobytes())
@@ -50,6 +56,13 @@ def by_rust(image: NDArray[np.uint8], box: Box, out: NDArray[np.uint8], filter: 
     _RESIZER.resize(source, narrow, _options(filter, box[0] - left, 0, width, bottom - top))
     _RESIZER.resize(narrow, final, _options(filter, 0, box[1] - top, columns, height))
     out[:] = np.frombuffer(final.get_buffer(), np.uint8).reshape(rows, columns, 3)
+
+
+def reach(shape: tuple[int, ...], box: Box, out: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The part (x0, y0, x1, y1) of a picture [H, W, ...] that `resample` looks at, to fill [h, w, ...] with `box`."""
+    left, right = _read(shape[1], out[1], box[0], box[2])
+    top, bottom = _read(shape[0], out[0], box[1], box[3])
+    return left, top, right, bottom
 
 
 def _read(size: int, outputs: int, low: float, high: float) -> tuple[int, int]:

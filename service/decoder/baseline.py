@@ -1,0 +1,67 @@
+"""Ordinary JPEGs, of which only the part that is needed becomes pixels: by baseline.c, in two thirds of the time.
+
+It is there when a C compiler was when Squint was installed (pyproject.toml), on x86-64 with AVX2. Without it, and for
+every file that is not plainly ordinary and whole, libjpeg-turbo does the work, with the same pixels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Part = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in whole pixels."""
+
+_MODULE = "service.decoder._baseline"
+_MOST_SCRATCH = 16 << 20
+"""What is kept between images. Parts that take more are left to the library, which keeps only rows."""
+_DONE = 0
+_AROUND, _LINES = 16, 2048
+
+
+class Baseline:
+    """The library, and the memory that it works in."""
+
+    def __init__(self, path: str) -> None:
+        library = ctypes.CDLL(path)
+        library.squint_baseline_state.restype = ctypes.c_size_t
+        self.supported = bool(library.squint_baseline_supported())
+        self._call = library.squint_baseline_decode
+        pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+        self._call.argtypes = [ctypes.c_char_p, size, *[number] * 7, pointer, pointer, size, pointer]
+        self._state = np.zeros(library.squint_baseline_state(), np.uint8)
+        self._scratch = np.empty(0, np.uint8)
+
+    def decode(self, stream: bytes, width: int, height: int, shrink: int, part: Part) -> Pixels | None:
+        """The pixels [h, w, 3] of `part` of the JPEG `stream`, which says that it has `width` x `height`, decoded at
+        1/`shrink` (1, 2, 4 or 8). None when it is one for the library, be it unusual, corrupt, or large."""
+        columns, rows = part[2] - part[0], part[3] - part[1]
+        need = 3 * (columns + _AROUND) * (rows + _AROUND) + max(len(stream), 4 * columns) + _LINES
+        if need > _MOST_SCRATCH:
+            return None
+        if need > self._scratch.nbytes:
+            self._scratch = np.empty(need, np.uint8)
+        pixels = np.empty((rows, columns, 3), np.uint8)
+        told = self._call(
+            stream, len(stream), width, height, shrink, *part,
+            pixels.ctypes.data, self._scratch.ctypes.data, self._scratch.nbytes, self._state.ctypes.data,
+        )  # fmt: skip
+        return pixels if told == _DONE else None
+
+
+@lru_cache(maxsize=1)
+def found() -> Baseline | None:
+    """The library, where it was built and this processor can run it. One for each process: it is not for threads."""
+    built = importlib.util.find_spec(_MODULE)
+    if built is None or built.origin is None:
+        return None
+    try:
+        library = Baseline(built.origin)
+    except OSError:
+        return None
+    return library if library.supported else None
