@@ -18,7 +18,7 @@ COPY requirements/serve.lock requirements/otel.lock requirements/
 RUN --mount=type=cache,target=/var/cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
     PIP_CACHE_DIR=/var/cache/pip sh deploy/image/libraries.sh /srv/squint requirements/serve.lock requirements/otel.lock
 COPY . .
-RUN sh deploy/image/project.sh /srv/squint
+RUN sh deploy/image/compiler.sh && sh deploy/image/project.sh /srv/squint
 
 # --- what is installed, for an NVIDIA GPU ---------------------------------------------------------------------------
 
@@ -34,7 +34,7 @@ COPY requirements/serve-gpu.lock requirements/otel.lock requirements/
 RUN --mount=type=cache,target=/var/cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
     PIP_CACHE_DIR=/var/cache/pip sh deploy/image/libraries.sh /srv/squint requirements/serve-gpu.lock requirements/otel.lock
 COPY . .
-RUN sh deploy/image/project.sh /srv/squint
+RUN sh deploy/image/compiler.sh && sh deploy/image/project.sh /srv/squint
 
 # --- the images -----------------------------------------------------------------------------------------------------
 

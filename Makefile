@@ -91,7 +91,7 @@ lock: $(VENV)/uv.stamp ## resolve the requirements again and write the lock file
 	wc -l $(LOCKS:%=requirements/%.lock)
 
 clean: ## remove the environments and every cache below this folder
-	rm -rf $(VENV) $(MODELS_VENV) $(GPU_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info
+	rm -rf $(VENV) $(MODELS_VENV) $(GPU_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info service/decoder/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments ------------------------------------------------------------------------------------------------
@@ -105,7 +105,9 @@ $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
 endef
 
-# The project itself, editable: a plain path file, so that starting a process imports no finder.
+# The project itself, editable: a plain path file, so that starting a process imports no finder. What is written in C is
+# compiled then, where there is a compiler.
+PACKAGED := pyproject.toml service/decoder/baseline.c
 PIP_FLAGS := -q --disable-pip-version-check
 PROJECT := $(PIP_FLAGS) --no-deps --no-index --no-build-isolation --config-settings editable_mode=compat -e .
 
@@ -128,17 +130,17 @@ $(RUN)/pip install $(PROJECT); \
 echo "$(VENV): $$took $$((SECONDS - begin)) s; holds $$(du -sm $(VENV) | cut -f1) MB"
 endef
 
-$(VENV)/serve.stamp: requirements/serve.lock pyproject.toml
+$(VENV)/serve.stamp: requirements/serve.lock $(PACKAGED)
 	@$(call venv,$(VENV)); $(call install,serve); touch $@
 
-$(VENV)/dev.stamp: requirements/dev.lock pyproject.toml
+$(VENV)/dev.stamp: requirements/dev.lock $(PACKAGED)
 	@$(call venv,$(VENV)); $(call install,dev); touch $(VENV)/serve.stamp $@
 
 $(VENV)/uv.stamp: $(VENV)/serve.stamp
 	@$(RUN)/pip install $(PIP_FLAGS) uv && touch $@
 
 # uv, because plain pip may prefer a build of torch without the operators that torchvision was built for.
-$(MODELS_VENV)/models.stamp: requirements/models.lock pyproject.toml
+$(MODELS_VENV)/models.stamp: requirements/models.lock $(PACKAGED)
 	@$(call venv,$(MODELS_VENV)); begin=$$SECONDS; \
 	$(MODELS_VENV)/bin/pip install $(PIP_FLAGS) uv; \
 	$(MODELS_VENV)/bin/uv pip install --python $(MODELS_VENV)/bin/python --require-hashes -r requirements/models.lock; \
@@ -148,7 +150,7 @@ $(MODELS_VENV)/models.stamp: requirements/models.lock pyproject.toml
 
 # As the models environment, with the GPU build of ONNX Runtime in place of the CPU's: both install one package. Where its
 # wheel cannot be had, everything else is checked, and the report says so.
-$(GPU_VENV)/gpu.stamp: requirements/models.lock requirements/serve-gpu.lock pyproject.toml
+$(GPU_VENV)/gpu.stamp: requirements/models.lock requirements/serve-gpu.lock $(PACKAGED)
 	@$(call venv,$(GPU_VENV)); begin=$$SECONDS; \
 	$(GPU_VENV)/bin/pip install $(PIP_FLAGS) uv; \
 	$(GPU_VENV)/bin/uv pip install --python $(GPU_VENV)/bin/python --require-hashes -r requirements/models.lock; \

@@ -104,6 +104,7 @@ class Config:
     fake_item_ms: float = 0.0
     devices: tuple[str, ...] = (CPU,)
     decode_on: Literal["cpu", "device"] = "cpu"
+    jpeg_decoder: Literal["auto", "libjpeg-turbo"] = "auto"
     workers: int = 1
     threads: int = 2
     gateways: int = 1

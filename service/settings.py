@@ -130,6 +130,12 @@ SETTINGS: tuple[Setting, ...] = (
         "(extra `nvjpeg`). On the device strangers' bytes are read by the process that holds the models, outside of "
         "any sandbox: see [GPUs](gpu.md#decoding-on-the-gpu) before turning it on.",
     ),
+    _plain(
+        "jpeg-decoder",
+        Choice("auto", "libjpeg-turbo"),
+        "What decodes ordinary JPEGs in the decoders' sandbox: `auto`, Squint's own code in C where it was built, with "
+        "the same pixels in two thirds of the time, or the library alone: see [images](images.md#ordinary-jpegs).",
+    ),
     _plain("workers", Whole(1, 64), "Worker processes, at least one for each of the devices. On a CPU one is right."),
     _plain(
         "threads",

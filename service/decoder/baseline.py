@@ -54,14 +54,32 @@ class Baseline:
         return pixels if told == _DONE else None
 
 
-@lru_cache(maxsize=1)
 def found() -> Baseline | None:
-    """The library, where it was built and this processor can run it. One for each process: it is not for threads."""
-    built = importlib.util.find_spec(_MODULE)
-    if built is None or built.origin is None:
-        return None
+    """It, where it was built, this processor can run it, and it has not been left out."""
+    return None if _left_out else _load()
+
+
+def leave_out() -> None:
+    """Have the library do everything from now on."""
+    global _left_out
+    _left_out = True
+
+
+_left_out = False
+
+
+@lru_cache(maxsize=1)
+def _load() -> Baseline | None:
+    """One for each process: its memory is not for threads."""
+    path = built()
     try:
-        library = Baseline(built.origin)
+        library = Baseline(path) if path else None
     except OSError:
         return None
-    return library if library.supported else None
+    return library if library and library.supported else None
+
+
+def built() -> str | None:
+    """The path of the library, if it was built."""
+    found = importlib.util.find_spec(_MODULE)
+    return found.origin if found else None

@@ -29,6 +29,8 @@ _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _LUMA = (0x11, 0x21, 0x12, 0x22, 0x41)
 """Sampling factors of brightness, across and down, where those of chroma are 1: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1."""
+_HALVED = (0x11, 0x21, 0x22)
+"""Of these the ones whose chroma is whole or halved, and not down alone."""
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
@@ -53,6 +55,9 @@ class Header:
     usual: bool = False
     """JPEG: baseline in one scan or progressive, grey or YCbCr, its chroma stored as cameras do: what every library
     reads alike."""
+    ordinary: bool = False
+    """JPEG: baseline in one scan, YCbCr, its chroma whole, halved across, or halved both ways: what our own decoder is
+    for."""
     buffered: bool = False
     """JPEG: several scans, so that all coefficients are in memory at once."""
     scans: int = 1
@@ -157,7 +162,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _jpeg(data: bytes) -> Header:
     width = height = components = 0
     orientation = 1
-    plain = buffered = baseline = usual = False
+    plain = buffered = baseline = usual = halved = False
     converted = True
     parts: list[Span] = []
     for marker, start, end in _jpeg_segments(data):
@@ -170,6 +175,7 @@ def _jpeg(data: bytes) -> Header:
             buffered = marker in (0xC2, 0xC6, 0xCA, 0xCE)
             baseline = marker == 0xC0
             usual = plain and marker != 0xC1 and _usual_components(data[start + 10 : end])
+            halved = components == 3 and data[start + 11] in _HALVED
         elif marker == 0xEE and data[start + 4 : start + 9] == b"Adobe":
             converted = data[start + 15] == 1
         elif marker == 0xE1 and data[start + 4 : start + 10] == _EXIF and orientation == 1:
@@ -186,7 +192,8 @@ def _jpeg(data: bytes) -> Header:
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
         raise Refusal("undecodable_image", "the JPEG has too many scans")
     usual = usual and (components == 1 or converted) and not (baseline and buffered)
-    return Header("jpeg", width, height, orientation, _joined(parts), plain, usual, buffered, scans)
+    ordinary = usual and baseline and halved
+    return Header("jpeg", width, height, orientation, _joined(parts), plain, usual, ordinary, buffered, scans)
 
 
 def _usual_components(table: bytes) -> bool:

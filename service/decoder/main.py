@@ -17,7 +17,7 @@ import time
 
 from service import child, log
 from service.child import Birth
-from service.decoder import handing, image, numbers, sandbox, warmup
+from service.decoder import baseline, handing, image, numbers, sandbox, warmup
 from service.decoder.cost import TooHeavy
 from service.errors import Refusal, WireError
 from service.wire import pulse
@@ -168,6 +168,8 @@ def main() -> None:
     birth = child.begin(pixels_writable=True, bodies_writable=False)
     log.configure(birth.config.log_level, process=f"decoder {birth.start.index}")
     return_memory()
+    if birth.config.jpeg_decoder != "auto":
+        baseline.leave_out()
     warmup.run()
     if birth.start.index:
         # The first decoder is kept for what is quick; the others, which get what takes long, do not take CPU time from
@@ -175,6 +177,8 @@ def main() -> None:
         _step_back()
     decoder = Decoder(birth, warmup.pace())
     layers = sandbox.enter(MEMORY_BYTES)
+    if not birth.start.index:
+        log.event("jpeg_decoder", severity="debug", jpeg_decoder="own" if baseline.found() else "libjpeg-turbo")
     if "seccomp" not in layers:
         log.event("sandbox_incomplete", severity="warning", layers=" ".join(sorted(layers)))
     birth.control.send(Ready())

@@ -68,7 +68,7 @@ def pace(rounds: int = 8) -> float:
     fitting, limits = Fitting(fit="crop", height=224, width=224, fill=(0, 0, 0)), Limits()
     data, out = image.sample_photo(), memoryview(bytearray(224 * 224 * 3))
     header = headers.read(data, limits)
-    expected = cost.estimate(header, place(*header.displayed, fitting), 1)
+    expected = cost.estimate(header, place(*header.displayed, fitting), 1, image.own(header) is not None)
     taken = []
     for _ in range(rounds):
         started = time.process_time()

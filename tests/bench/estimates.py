@@ -69,7 +69,11 @@ def main() -> None:
         for name, data in kinds(width, height):
             header = headers.read(data, Limits())
             placing = place(*header.displayed, FITTING)
-            estimate = 1000 * pace * cost.estimate(header, placing, image.shrink_of(header, placing))
+            estimate = (
+                1000
+                * pace
+                * cost.estimate(header, placing, image.shrink_of(header, placing), image.own(header) is not None)
+            )
             found = measured(data, 3 + 2_000_000 // (width * height))
             ratios.append(estimate / found)
             rows.setdefault(name, []).append(f"{estimate:.2f} / {found:.2f}")

@@ -12,7 +12,10 @@ from service.decoder import cost, headers, image, warmup
 from service.decoder.fitting import place
 from service.wire.messages.decoder import Fitting
 from tests.unit.decoder.golden import GOLDEN
+from tests.unit.decoder.own import jpeg_decoder as jpeg_decoder
 from tests.unit.decoder.scenes import jpeg_header, jpeg_scan, photo, save
+
+pytestmark = pytest.mark.usefixtures("jpeg_decoder")
 
 LIMITS = Limits()
 FITTING = Fitting(fit="crop", height=224, width=224, fill=(0, 0, 0))
@@ -22,7 +25,7 @@ ROOM = FITTING.height * FITTING.width * 3
 def expected(data: bytes, fitting: Fitting = FITTING) -> float:
     header = headers.read(data, LIMITS)
     placing = place(*header.displayed, fitting)
-    return cost.estimate(header, placing, image.shrink_of(header, placing))
+    return cost.estimate(header, placing, image.shrink_of(header, placing), image.own(header) is not None)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -50,7 +53,8 @@ def test_a_shrunk_jpeg_costs_less() -> None:
     header = headers.read(data, LIMITS)
     placing = place(*header.displayed, FITTING)
     assert image.shrink_of(header, placing) == 4
-    assert cost.estimate(header, placing, 4) < cost.estimate(header, placing, 1) / 2
+    own = image.own(header) is not None
+    assert cost.estimate(header, placing, 4, own) < cost.estimate(header, placing, 1, own) / 2
 
 
 def test_what_a_header_says_costs_even_with_no_data_behind_it() -> None:

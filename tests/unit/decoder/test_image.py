@@ -13,7 +13,10 @@ from service.decoder import headers, image
 from service.errors import Refusal
 from service.wire.messages.decoder import Fitting, Geometry
 from tests.unit.decoder.golden import GOLDEN, upright
+from tests.unit.decoder.own import jpeg_decoder as jpeg_decoder
 from tests.unit.decoder.scenes import Pixels, exif, jpeg_header, jpeg_scan, noise, photo, save, with_chunk, with_exif
+
+pytestmark = pytest.mark.usefixtures("jpeg_decoder")
 
 LIMITS = Limits()
 FILL = (114, 50, 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import socket
 import subprocess
@@ -10,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from service import config
 from service.config import Config, Limits
-from service.decoder import image
+from service.decoder import baseline, image
 from service.errors import WireError
 from service.wire import pulse
 from service.wire.channel import Channel, ControlChannel
@@ -215,6 +217,17 @@ def test_nonsense_on_the_data_channel_costs_only_that_channel(peer: Peer) -> Non
     peer.data.close()
     peer.data = peer.attach()
     assert isinstance(peer.ask(save(photo(9, 9), "PNG")), Decoded)
+
+
+@pytest.mark.parametrize("asked", ["auto", "libjpeg-turbo"])
+def test_it_tells_what_decodes_jpegs(asked: Literal["auto", "libjpeg-turbo"]) -> None:
+    with started(Config(jpeg_decoder=asked, log_level="debug")) as peer:
+        assert isinstance(peer.ask(save(photo(50, 50), "JPEG")), Decoded)
+        peer.control.send(Drain(1.0))
+        assert peer.process.stderr is not None
+        told = [json.loads(line) for line in peer.process.stderr.read().splitlines()]
+        (line,) = (line for line in told if line["event"] == "jpeg_decoder")
+        assert line["jpeg_decoder"] == ("own" if asked == "auto" and baseline.found() else "libjpeg-turbo")
 
 
 def test_drain_answers_what_was_sent_and_exits_0(peer: Peer) -> None:
