@@ -111,7 +111,7 @@ def sample_jpeg(colour: Literal["RGB", "GRAY", "CMYK"]) -> bytes:
 
 
 def sample_photo() -> bytes:
-    """A grey JPEG of 500x375 pixels, always the same, to measure with. It is one for the library, as our own decoder takes
+    """A grey JPEG of 500x375, always the same, to measure with. It is one for the library, as our own decoder takes
     less time for an image that it has seen a moment ago."""
     at = np.arange(375 * 500, dtype=np.uint32).reshape(375, 500)
     # A multiplicative hash is noise enough.
