@@ -127,6 +127,8 @@ else \
     $(RUN)/pip install $$lock --no-index --find-links $$wheels; \
 fi; \
 $(RUN)/pip install $(PROJECT); \
+test "$$(uname -m)" != x86_64 || ls service/decoder/_baseline*.so >/dev/null 2>&1 \
+    || echo "no C compiler: everything works, JPEGs take half as long again to decode (docs/images.md)"; \
 echo "$(VENV): $$took $$((SECONDS - begin)) s; holds $$(du -sm $(VENV) | cut -f1) MB"
 endef
 
