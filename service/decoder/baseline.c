@@ -112,7 +112,7 @@ static int build(Table *table, const uint8_t *counts, const uint8_t *symbols, in
         table->shift[length] = at - code;
         for (int i = 0; i < counts[length - 1]; i++, at++, code++) {
             int symbol = symbols[at];
-            if (code >= 1 << length) return LEFT;
+            if (code >= (1 << length) - 1) return LEFT; /* no code is all ones */
             if (coefficients ? !(symbol & 15) && symbol != 0 && symbol != 0xf0 : symbol > 11) return LEFT;
             for (int rest = 0; length <= LOOK && rest < 1 << (LOOK - length); rest++)
                 found[code << (LOOK - length) | rest] = symbol_of(symbol, length, rest, coefficients);
