@@ -151,7 +151,10 @@ static int read_tables(Picture *picture, State *state, const uint8_t *at, const 
 static int read_quantisers(Picture *picture, const uint8_t *at, const uint8_t *end) {
     for (; at < end; at += 65) {
         if (end - at < 65 || *at > 3) return LEFT;
-        for (int i = 0; i < 64; i++) picture->quantisers[*at][i] = at[1 + i];
+        for (int i = 0; i < 64; i++) {
+            if (!at[1 + i]) return LEFT; /* there, sums of differences would have no bound */
+            picture->quantisers[*at][i] = at[1 + i];
+        }
         picture->quantised |= 1 << *at;
     }
     return DONE;
