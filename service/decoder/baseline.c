@@ -26,6 +26,7 @@ enum { LOOK = 10, MORE = 0x80, END_OF_BLOCK = 128 };
 /* Numbers of a picture are at most some 1,400. What is far beyond is none, and there libraries begin to overflow, each in
    its own way. */
 enum { MOST_MEAN = 4087, MOST_NUMBER = 8191 };
+enum { MOST_SIDE = 65500 }; /* libjpeg's */
 enum { PAD = 320, SPARE = 64, MOST_BLOCKS = 6 };
 
 /* What the first LOOK bits hold. Bits 0 to 6: how many are taken. Bits 8 to 15 and 16 to 23: places to advance, for the
@@ -648,7 +649,7 @@ int squint_baseline_decode(const uint8_t *data, size_t size, int width, int heig
     const uint8_t *end = data + size, *scratch_end = scratch + scratch_size;
     if (shrink != 1 && shrink != 2 && shrink != 4 && shrink != 8) return LEFT;
     if (read_headers(&picture, state, data, end) || picture.width != width || picture.height != height) return LEFT;
-    if (!width || !height || x0 < 0 || y0 < 0 || x1 <= x0 || y1 <= y0) return LEFT;
+    if (!width || !height || width > MOST_SIDE || height > MOST_SIDE || x0 < 0 || y0 < 0 || x1 <= x0 || y1 <= y0) return LEFT;
     if (x1 > parts(width, shrink) || y1 > parts(height, shrink)) return LEFT;
     uint8_t *rest = lay_out(&picture, shrink, x0, y0, x1, y1, scratch, scratch_end);
     size_t lines = 4 * ((size_t)(x1 - x0) + 8 * SPARE);
