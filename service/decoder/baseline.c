@@ -60,7 +60,8 @@ typedef struct {
     int width, height, count, restart;
     Component components[3];
     uint16_t quantisers[4][64]; /* in zigzag order */
-    int quantised, tabled;      /* a bit for each table that the file has brought */
+    int quantised;              /* a bit for each table that the file has brought */
+    const uint8_t *tables[4];   /* where those of State are in the file, which may bring them often: their counts, their symbols */
     const uint8_t *coded;
 } Picture;
 
@@ -100,9 +101,11 @@ static Symbol symbol_of(int symbol, int length, int rest, int coefficients) {
     return (Symbol){length + size, advance, value};
 }
 
-static int build(Table *table, const uint8_t *counts, const uint8_t *symbols, int total, int coefficients) {
+static int build(Table *table, const uint8_t *counts, int coefficients) {
     Symbol found[1 << LOOK];
-    int code = 0, at = 0;
+    const uint8_t *symbols = counts + 16;
+    int code = 0, at = 0, total = 0;
+    for (int i = 0; i < 16; i++) total += counts[i];
     if (table->known && !memcmp(table->counts, counts, 16) && !memcmp(table->symbols, symbols, total)) return DONE;
     table->known = 0;
     memset(found, 0, sizeof found);
@@ -136,14 +139,13 @@ static int build(Table *table, const uint8_t *counts, const uint8_t *symbols, in
     return DONE;
 }
 
-static int read_tables(Picture *picture, State *state, const uint8_t *at, const uint8_t *end) {
+static int read_tables(Picture *picture, const uint8_t *at, const uint8_t *end) {
     while (at < end) {
         int total = 0, kind = *at >> 4, number = *at & 15;
         if (end - at < 17 || kind > 1 || number > 1) return LEFT;
         for (int i = 1; i <= 16; i++) total += at[i];
         if (total > 256 || end - at < 17 + total) return LEFT;
-        if (build(&state->tables[2 * kind + number], at + 1, at + 17, total, kind)) return LEFT;
-        picture->tabled |= 1 << (2 * kind + number);
+        picture->tables[2 * kind + number] = at + 1;
         at += 17 + total;
     }
     return DONE;
@@ -179,7 +181,7 @@ static int read_frame(Picture *picture, const uint8_t *at, const uint8_t *end, u
     return across >= 1 && across <= 2 && down >= 1 && down <= across ? DONE : LEFT;
 }
 
-static int read_scan(Picture *picture, const uint8_t *at, const uint8_t *end, const uint8_t *names) {
+static int read_scan(Picture *picture, State *state, const uint8_t *at, const uint8_t *end, const uint8_t *names) {
     if (picture->count != 3 || end - at != 10 || at[0] != 3 || at[7] != 0 || at[8] != 63 || at[9] != 0) return LEFT;
     for (int i = 0; i < 3; i++) {
         Component *component = &picture->components[i];
@@ -187,7 +189,10 @@ static int read_scan(Picture *picture, const uint8_t *at, const uint8_t *end, co
         component->dc = at[2 + 2 * i] >> 4;
         component->ac = at[2 + 2 * i] & 15;
         if (component->dc > 1 || component->ac > 1 || !(picture->quantised >> component->quantiser & 1)) return LEFT;
-        if (!(picture->tabled >> component->dc & 1) || !(picture->tabled >> (2 + component->ac) & 1)) return LEFT;
+        for (int kind = 0; kind < 2; kind++) {
+            int number = kind ? 2 + component->ac : component->dc;
+            if (!picture->tables[number] || build(&state->tables[number], picture->tables[number], kind)) return LEFT;
+        }
     }
     return DONE;
 }
@@ -205,7 +210,7 @@ static int read_headers(Picture *picture, State *state, const uint8_t *at, const
         const uint8_t *body = at + 4;
         at += 2 + length;
         if (marker == 0xc0) wrong = read_frame(picture, body, at, names);
-        else if (marker == 0xc4) wrong = read_tables(picture, state, body, at);
+        else if (marker == 0xc4) wrong = read_tables(picture, body, at);
         else if (marker == 0xdb) wrong = read_quantisers(picture, body, at);
         else if (marker == 0xdd) {
             if (length != 4) return LEFT;
@@ -215,7 +220,7 @@ static int read_headers(Picture *picture, State *state, const uint8_t *at, const
             if (length < 14 || memcmp(body, "Adobe", 5) || body[11] != 1) return LEFT;
             adobe = 1;
         } else if (marker == 0xda) {
-            if (read_scan(picture, body, at, names)) return LEFT;
+            if (read_scan(picture, state, body, at, names)) return LEFT;
             break;
         } else if (marker != 0xfe && (marker < 0xe0 || marker > 0xef)) return LEFT;
         if (wrong) return LEFT;
