@@ -480,7 +480,7 @@ static inline void clear(int16_t *block) {
 /* Read all blocks, and transform those that are wanted. The coded data is gone through to its end, so that a file that is
    cut or corrupt anywhere is noticed. */
 static int read_blocks(Picture *picture, const State *state, const uint8_t *end, uint8_t *scratch) {
-    int16_t numbers[MOST_BLOCKS + 1][64] __attribute__((aligned(32)));
+    int16_t numbers[(MOST_BLOCKS + 1) * 64] __attribute__((aligned(32)));
     Component *brightness = &picture->components[0];
     int columns = parts(picture->width, 8 * brightness->across), rows = parts(picture->height, 8 * brightness->down);
     int64_t total = (int64_t)columns * rows, interval = picture->restart ? picture->restart : total, mcu = 0;
@@ -499,8 +499,8 @@ static int read_blocks(Picture *picture, const State *state, const uint8_t *end,
                 const Table *dc = &state->tables[c->dc], *ac = &state->tables[2 + c->ac];
                 const uint16_t *quantiser = picture->quantisers[c->quantiser];
                 for (int inside = 0; inside < c->across * c->down; inside++, blocks++) {
-                    clear(numbers[blocks]);
-                    places[blocks] = read_block(&reader, dc, ac, quantiser, &c->predicted, numbers[blocks]);
+                    clear(numbers + 64 * blocks);
+                    places[blocks] = read_block(&reader, dc, ac, quantiser, &c->predicted, numbers + 64 * blocks);
                     if (places[blocks] < 0 || reader.at > limit) return LEFT;
                 }
             }
@@ -511,7 +511,7 @@ static int read_blocks(Picture *picture, const State *state, const uint8_t *end,
                 for (int inside = 0; inside < c->across * c->down; inside++, blocks++) {
                     int x = column * c->across + inside % c->across, y = row * c->down + inside / c->across;
                     if (x < c->x0 || x >= c->x1 || y < c->y0 || y >= c->y1) continue;
-                    if (put_block(c, x, y, numbers[blocks], places[blocks])) return LEFT;
+                    if (put_block(c, x, y, numbers + 64 * blocks, places[blocks])) return LEFT;
                 }
             }
             if (++column == columns) column = 0, row++;
