@@ -166,7 +166,7 @@ def container(image: Image, tmp_path: Path) -> Iterator[tuple[Container, int]]:
     }
     changed = replace(image, environment=environment)
     with Container(changed, tmp_path / "log.jsonl") as running:
-        assert running.healthy(90), running.log.read_text()[-3000:]
+        assert running.healthy(300), running.log.read_text()[-3000:]
         yield running, port
 
 
