@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.e2e.http import Reply, once
+from tests.e2e.http import Connection, Reply, once
 from tests.e2e.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +104,19 @@ class Service:
         """One request, blocking."""
         return asyncio.run(once(self.port, method, target, body, headers))
 
+    async def handed_on(self) -> float:
+        """How many images a backend was given so far."""
+        text = (await once(self.port, "GET", "/metrics")).body.decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("squint_batch_items_sum"))
+
+    async def occupied(self, image: bytes) -> tuple[Connection, asyncio.Task[Reply]]:
+        """Ask what an image is, while nobody else asks; returns as soon as a backend has it."""
+        before = await self.handed_on()
+        connection = Connection(self.port)
+        task = asyncio.ensure_future(connection.request("POST", "/classify", image))
+        await given(self, before)
+        return connection, task
+
     def log_text(self) -> str:
         """Everything on stderr so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -142,3 +155,10 @@ class Service:
             if title.strip().startswith(f"squint: {role}"):
                 found[int(pid)] = title.strip()
         return found
+
+
+async def given(service: Service, before: float) -> None:
+    """Until a backend has more images than `before`; raises TimeoutError."""
+    async with asyncio.timeout(20.0):
+        while await service.handed_on() <= before:
+            await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ from tests.contract import models
 from tests.e2e import images
 from tests.e2e.http import Connection, Reply
 from tests.e2e.service import Service
+from tests.e2e.waiting import until
 
 ROUNDS, EACH = 4, 250
 IMAGE = images.png(images.number(7))
@@ -44,18 +45,13 @@ def raw(path: str, body: bytes = IMAGE) -> bytes:
 
 async def blocked(service: Service) -> tuple[Connection, asyncio.Task[Reply]]:
     """The engine is busy for a while."""
-    connection = Connection(service.port)
-    sleeper = images.png(images.sleep(150))
-    task = asyncio.ensure_future(connection.request("POST", "/classify", sleeper))
-    await asyncio.sleep(0.2)
-    return connection, task
+    return await service.occupied(images.png(images.sleep(150)))
 
 
 async def all_is_free_again(service: Service) -> None:
-    """One second later as many requests as before find room, each with its slot."""
-    await asyncio.sleep(1.0)
-    assert await asyncio.to_thread(metric, service, "squint_in_flight") == 0
-    assert await asyncio.to_thread(metric, service, "squint_queue_items") == 0
+    """Soon as many requests as before find room, each with its slot."""
+    for name in ("squint_in_flight", "squint_queue_items"):
+        await asyncio.to_thread(until, lambda: metric(service, name) == 0)  # noqa: B023
     connections = [Connection(service.port) for _ in range(EACH)]
     replies = await asyncio.gather(*(connection.request("POST", "/classify", IMAGE) for connection in connections))
     assert Counter(reply.status for reply in replies) == {200: EACH}
