@@ -109,12 +109,18 @@ class Service:
         text = (await once(self.port, "GET", "/metrics")).body.decode()
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("squint_batch_items_sum"))
 
+    async def until_handed_on(self, before: float) -> None:
+        """Until a backend was given more images than `before`; raises TimeoutError."""
+        async with asyncio.timeout(20.0):
+            while await self.handed_on() <= before:
+                await asyncio.sleep(0.02)
+
     async def occupied(self, image: bytes) -> tuple[Connection, asyncio.Task[Reply]]:
         """Ask what an image is, while nobody else asks; returns as soon as a backend has it."""
         before = await self.handed_on()
         connection = Connection(self.port)
         task = asyncio.ensure_future(connection.request("POST", "/classify", image))
-        await given(self, before)
+        await self.until_handed_on(before)
         return connection, task
 
     def log_text(self) -> str:
@@ -155,10 +161,3 @@ class Service:
             if title.strip().startswith(f"squint: {role}"):
                 found[int(pid)] = title.strip()
         return found
-
-
-async def given(service: Service, before: float) -> None:
-    """Until a backend has more images than `before`; raises TimeoutError."""
-    async with asyncio.timeout(20.0):
-        while await service.handed_on() <= before:
-            await asyncio.sleep(0.02)

@@ -192,12 +192,11 @@ def test_a_malformed_context_begins_a_new_trace(service: Service, header: str) -
 
 def test_what_ran_together_is_linked(service: Service, collector: Collector) -> None:
     async def together() -> list[Reply]:
-        connections = [Connection(service.port) for _ in range(4)]
-        sleeper = asyncio.ensure_future(connections[0].request("POST", "/classify", images.png(images.sleep(40))))
-        await asyncio.sleep(0.15)
-        replies = await asyncio.gather(*(one.request("POST", "/classify", IMAGE) for one in connections[1:]))
+        first, sleeper = await service.occupied(images.png(images.sleep(120)))
+        connections = [Connection(service.port) for _ in range(3)]
+        replies = await asyncio.gather(*(one.request("POST", "/classify", IMAGE) for one in connections))
         await sleeper
-        await asyncio.gather(*(one.close() for one in connections))
+        await asyncio.gather(*(one.close() for one in (first, *connections)))
         return replies
 
     replies = asyncio.run(together())
@@ -224,7 +223,8 @@ def test_a_refusal_is_told_where_it_happened(service: Service, collector: Collec
     assert attributes(spans["request"][0])["error.type"] == reply.json()["code"]
     assert attributes(spans["decode"][0])["error.type"] == reply.json()["code"]
     assert spans["request"][0].status.code == Status.STATUS_CODE_UNSET, "the client's own affair"
-    reply, trace_id, _, _ = ask(service, images.png(images.sleep(60)), "/classify?timeout_ms=200")
+    # Late enough that it has been begun, wherever the machine is busy.
+    reply, trace_id, _, _ = ask(service, images.png(images.sleep(150)), "/classify?timeout_ms=1000")
     assert reply.status == 504
     spans = trace(collector, trace_id)
     assert spans["request"][0].status.code == Status.STATUS_CODE_ERROR

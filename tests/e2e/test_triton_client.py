@@ -385,7 +385,8 @@ def test_a_deadline_in_the_request(client: Client) -> None:
 def test_the_deadline_of_a_call(service: Service, kind: str) -> None:
     client = Client(kind, service)
     before = refused(service, "deadline_exceeded") + refused(service, "client_closed_request")
-    error = refusal(client.infer, CLASSIFY, client.files(images.png(images.sleep(60))), client_timeout=0.1)
+    # Enough for a connection and for the request to arrive, and less than the answer takes.
+    error = refusal(client.infer, CLASSIFY, client.files(images.png(images.sleep(150))), client_timeout=0.8)
     assert error.status() == "StatusCode.DEADLINE_EXCEEDED"
     until(lambda: refused(service, "deadline_exceeded") + refused(service, "client_closed_request") == before + 1)
 
@@ -396,9 +397,10 @@ def test_cancelling_over_grpc(service: Service) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     with kind.make() as client:
         CALLS["infer"] += 1
-        slow = kind.files(images.png(images.sleep(60)))
+        slow = kind.files(images.png(images.sleep(120)))
+        handed_on = asyncio.run(service.handed_on())
         context = client.async_infer(CLASSIFY, [slow], lambda result, error: answers.put((result, error)))
-        time.sleep(0.2)
+        asyncio.run(service.until_handed_on(handed_on))
         context.cancel()
         result, error = answers.get(timeout=5)
     assert result is None
@@ -414,8 +416,9 @@ def test_cancelling_a_task(service: Service, kind: str) -> None:
     async def give_up() -> None:
         library = client.make()
         try:
-            asking = asyncio.ensure_future(library.infer(CLASSIFY, [client.files(images.png(images.sleep(60)))]))
-            await asyncio.sleep(0.2)
+            handed_on = await service.handed_on()
+            asking = asyncio.ensure_future(library.infer(CLASSIFY, [client.files(images.png(images.sleep(120)))]))
+            await service.until_handed_on(handed_on)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
@@ -431,9 +434,9 @@ def test_an_http_client_that_gives_up(service: Service) -> None:
     kind = Client("http", service)
     before = refused(service, "client_closed_request")
     CALLS["infer"] += 1
-    client = tritonclient.http.InferenceServerClient(kind.url, network_timeout=0.2)
+    client = tritonclient.http.InferenceServerClient(kind.url, network_timeout=0.8)
     with pytest.raises(Exception, match="timed out"):
-        client.infer(CLASSIFY, [kind.files(images.png(images.sleep(60)))])
+        client.infer(CLASSIFY, [kind.files(images.png(images.sleep(150)))])
     client.close()
     until(lambda: refused(service, "client_closed_request") == before + 1)
 
