@@ -16,7 +16,7 @@ from tests.e2e.service import Service
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     flags = (
         "--upload-seconds",
-        "1",
+        "2",
         "--max-body-mb",
         "3",
         "--pending-mb",
@@ -47,7 +47,7 @@ def test_bodies_beyond_the_memory_for_them_are_refused(service: Service) -> None
         holding, other = Connection(service.port), Connection(service.port)
         started = b"POST /classify HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_900_000
         held = asyncio.ensure_future(holding.send(started))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.8)
         refused = await other.request("POST", "/classify", b"x" * 2_000_000)
         await held
         served = await other.request("POST", "/classify", images.png((1, 2, 3)))

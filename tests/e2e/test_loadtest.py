@@ -35,7 +35,7 @@ seconds = 1
 name = "closed"
 kind = "closed"
 connections = 2
-seconds = 0.4
+seconds = 1.5
 """
 
 

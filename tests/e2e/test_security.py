@@ -132,7 +132,7 @@ def test_every_call_of_grpc_is_guarded_but_health(setting: Setting) -> None:
             # As bytes, whatever the messages are: who asks is known before any is read.
             call = channel.stream_stream(name, request_serializer=bytes, response_deserializer=bytes)
             try:
-                for _ in call(iter([b""]), timeout=2):
+                for _ in call(iter([b""]), timeout=20):
                     break
                 answered.add(name)
             except grpc.RpcError as error:
@@ -247,7 +247,9 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("limited")
     keys(folder / "keys", "add", "someone")
     flags = ("--key-file", str(folder / "keys"), "--public", "metrics", "--public", "playground")
-    with Guarded(folder, *flags, "--rate-limit", "20", "--cors-origins", "http://a.example") as running:
+    # So few for each second that it does not matter how long the test takes.
+    rate = ("--rate-limit", "2", "--rate-burst", "40")
+    with Guarded(folder, *flags, *rate, "--cors-origins", "http://a.example") as running:
         yield running
 
 

@@ -21,6 +21,7 @@ from tests.e2e.authority import Authority, client_context
 from tests.e2e.guarded import Guarded
 from tests.e2e.raw import speak, speak_tls
 from tests.e2e.service import ROOT
+from tests.e2e.waiting import until
 
 IMAGE = images.png((7, 8, 9))
 READY = b"GET /readyz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
@@ -59,7 +60,7 @@ def call(port: int, ca: Path, certificate: Files | None) -> str:
     with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
         ask = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, health_pb2.HealthCheckResponse.FromString)
         try:
-            ask(b"", timeout=5)
+            ask(b"", timeout=20)
         except grpc.RpcError as error:
             return str(error.code().name)
         return "OK"
@@ -168,14 +169,20 @@ def test_certificates_are_renewed_without_dropping_a_connection(tmp_path: Path) 
         kept = tmp_path / "kept.key"
         shutil.copy(key, kept)
         key.write_bytes(b"nonsense")
-        await asyncio.sleep(1.2)
-        assert await asyncio.to_thread(serial, service.port, authority.ca, None) == before
-        assert service.log_lines("certificates_unreadable")
+        shown = set[int]()
+
+        def unreadable() -> bool:
+            # Files are looked at when somebody connects, and not more often than every second.
+            shown.add(serial(service.port, authority.ca, None))
+            return bool(service.log_lines("certificates_unreadable"))
+
+        await asyncio.to_thread(until, unreadable)
+        shown.add(await asyncio.to_thread(serial, service.port, authority.ca, None))
+        assert shown == {before}
         authority.sign("service", server=True)
-        await asyncio.sleep(1.2)
+        await asyncio.to_thread(until, lambda: serial(service.port, authority.ca, None) != before)
         after = await asyncio.to_thread(serial, service.port, authority.ca, None)
-        assert after != before
-        assert await asyncio.to_thread(rpc_serial, service.grpc_port) == after
+        await asyncio.to_thread(until, lambda: rpc_serial(service.grpc_port) == after)
         assert await ask() == b"HTTP/1.1 200", "the connection of before goes on"
         writer.close()
 
@@ -185,6 +192,12 @@ def test_certificates_are_renewed_without_dropping_a_connection(tmp_path: Path) 
         assert service.ask_admin("GET", "/livez").status == 200, "the admin port of this machine alone is plain"
 
 
+def ready(port: int, context: ssl.SSLContext) -> bool:
+    with contextlib.suppress(OSError):
+        return speak_tls(port, READY, context).statuses == (200,)
+    return False
+
+
 def test_an_admin_port_that_others_reach_speaks_tls_too(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.sign("service", server=True)
@@ -192,13 +205,7 @@ def test_an_admin_port_that_others_reach_speaks_tls_too(tmp_path: Path) -> None:
     service.start()
     context = client_context(authority.ca)
     try:
-        until = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                if speak_tls(service.admin, READY, context).statuses == (200,):
-                    break
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        until(lambda: ready(service.admin, context), 60)
         assert b"HTTP/1.1" not in asyncio.run(speak(service.admin, READY)).data
     finally:
         service.stop()
