@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,11 @@ def test_who_is_with_the_other_gateway_notices_nothing(tmp_path: Path) -> None:
 
     async def scenario(service: Service) -> tuple[int, int]:
         connections = [Connection(service.port) for _ in range(CONNECTIONS)]
-        busy = Connection(service.port)
-        first = asyncio.ensure_future(busy.request("POST", "/classify", images.png(images.sleep(90))))
-        await asyncio.sleep(0.2)
+        gateway = min(service.pids("gateway"))
+        busy, first = await service.occupied(images.png(images.sleep(150)))
         asked = [asyncio.ensure_future(one.request("POST", "/classify", images.png((1, 2, 3)))) for one in connections]
         await asyncio.sleep(0.2)
-        os.kill(min(service.pids("gateway")), signal.SIGKILL)
+        os.kill(gateway, signal.SIGKILL)
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         await asyncio.gather(first, return_exceptions=True)
         again = [one for one, outcome in zip(connections, outcomes, strict=True) if isinstance(outcome, Reply)]
@@ -88,7 +88,7 @@ def test_who_is_with_the_other_gateway_notices_nothing(tmp_path: Path) -> None:
     with Service(tmp_path, *GATEWAYS, "--threads", "1") as service:
         kept, all_of_them = asyncio.run(scenario(service))
         assert 0 < kept < all_of_them
-        until(lambda: len(service.pids("gateway")) == 2, 5.0)
+        until(lambda: len(service.pids("gateway")) == 2)
 
 
 def test_what_the_dispatcher_had_is_handed_in_again(tmp_path: Path) -> None:
@@ -122,12 +122,14 @@ def test_what_the_dispatcher_had_is_handed_in_again(tmp_path: Path) -> None:
 
 
 def test_sigterm_under_load_loses_nothing_of_either(tmp_path: Path) -> None:
+    serves_until = [float("inf")]
+
     async def one(service: Service, value: int) -> str:
         connection = Connection(service.port)
         try:
             reply = await connection.request("POST", "/classify", images.png(images.number(value)))
         except ConnectionRefusedError:
-            return "refused"
+            return "refused" if time.monotonic() >= serves_until[0] else "refused too soon"
         except OSError:
             return "lost"
         finally:
@@ -138,6 +140,7 @@ def test_sigterm_under_load_loses_nothing_of_either(tmp_path: Path) -> None:
         tasks = []
         for value in range(300):
             if value == 100 and service.process is not None:
+                serves_until[0] = time.monotonic() + 0.5
                 service.process.send_signal(signal.SIGTERM)
             tasks.append(asyncio.ensure_future(one(service, value)))
             await asyncio.sleep(0.01)
@@ -147,8 +150,8 @@ def test_sigterm_under_load_loses_nothing_of_either(tmp_path: Path) -> None:
 
     with Service(tmp_path, *GATEWAYS, "--drain-seconds", "0.5") as service:
         outcomes = asyncio.run(scenario(service))
-        assert set(outcomes) == {"200", "refused"}
-        assert outcomes.count("200") >= 120, "it goes on accepting for the time it was given"
+        assert set(outcomes) == {"200", "refused"}, "it goes on accepting for the time it was given"
+        assert outcomes.count("200") > 100
         assert service.process is not None and service.process.wait(20) == 0
 
 
@@ -157,7 +160,7 @@ def test_sigterm_reaches_a_gateway_that_is_just_starting(tmp_path: Path) -> None
     with service:
         for gateway in service.pids("gateway"):
             os.kill(gateway, signal.SIGKILL)
-        until(lambda: len(service.pids("gateway")) == 2, 5.0)
+        until(lambda: len(service.pids("gateway")) == 2)
         assert service.stop() == 0
 
 

@@ -102,10 +102,10 @@ def asked(colour: images.Colour) -> Fault:
     """An image that makes the fake backend fail in this way."""
 
     async def inject(service: Service, worker: int) -> None:
-        # Nobody waits for the answer.
+        # Nobody waits for the answer; but it must have come to the worker before it is known that nobody does.
         connection = Connection(service.port)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(connection.request("POST", "/classify", images.png(colour)), 0.05)
+            await asyncio.wait_for(connection.request("POST", "/classify", images.png(colour)), 0.5)
         await connection.close()
 
     return inject

@@ -94,11 +94,12 @@ class Clients:
         try:
             reply = await connection.request("POST", self.target, self.body or images.png(colour))
         except ConnectionRefusedError:
+            # By when it was refused: a busy client may have begun a while before it connects.
             seen.refused += 1
-            seen.early += begun < self.drain_until
+            seen.early += time.monotonic() < self.drain_until
         except OSError:
             seen.lost += 1
-            seen.early += begun < self.drain_until
+            seen.early += time.monotonic() < self.drain_until
         else:
             if reply.status == 200:
                 seen.answered += 1
@@ -263,7 +264,7 @@ async def leave(service: Service, clients: Clients) -> tuple[Seen, float]:
         process = service.process
         assert process is not None
         begun = time.monotonic()
-        clients.drain_until = begun + GRACE - 0.05
+        clients.drain_until = begun + GRACE
         process.send_signal(signal.SIGTERM)
         await asyncio.sleep(GRACE + 0.2)
         stop.set()

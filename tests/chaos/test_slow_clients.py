@@ -16,6 +16,7 @@ import pytest
 from tests.e2e import memory
 from tests.e2e.load import Load, Tally
 from tests.e2e.service import Service
+from tests.e2e.waiting import meanwhile
 
 pytestmark = pytest.mark.chaos
 
@@ -23,8 +24,8 @@ HEAD, BODY, ANSWER = "head", "body", "answer"
 ALLOWED = {HEAD: 10.0, BODY: 30.0, ANSWER: 30.0}
 """Seconds after which each kind is to be gone, as issue and documents promise."""
 _ESTABLISHED = 1
-SLACK = 1.0
-"""For a machine that does other things too."""
+SLACK, SHORT_SLACK = 1.0, 5.0
+"""For a machine that does other things too; in the short form, which runs beside other tests, that is more."""
 STARTS = {
     HEAD: b"POST /classify HTTP/1.1\r\nHost: t\r\nX-Slow: ",
     BODY: b"POST /classify HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n",
@@ -96,7 +97,7 @@ def test_slow_clients_are_cut_off_and_the_others_do_not_notice(tmp_path: Path, f
             f"p99 {latencies[len(latencies) * 99 // 100] * 1000:.0f} ms; the gateway grew by {grown / 2**20:.1f} MiB"
         )
         for kind, lasted in gone.items():
-            assert max(lasted) <= ALLOWED[kind] + SLACK, kind
+            assert max(lasted) <= ALLOWED[kind] + (SLACK if full else SHORT_SLACK), kind
         assert tally.sent - tally.errors >= 0.999 * tally.sent, tally.outcomes
         assert grown <= 20 * 2**20
         assert memory.descriptors(gateway) <= files + 40
@@ -112,17 +113,23 @@ def test_connections_of_one_address_leave_room_for_others(tmp_path: Path) -> Non
             sock.bind(("127.0.0.2", 0))
             sock.connect(("127.0.0.1", service.port))
             opened.append(sock)
-        await asyncio.sleep(0.5)
-        refused = 0
-        for sock in opened:
             sock.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                refused += sock.recv(4096).startswith(b"HTTP/1.1 429 ")
+        refused: set[socket.socket] = set()
+
+        def turned_away() -> int:
+            for sock in set(opened) - refused:
+                with contextlib.suppress(BlockingIOError):
+                    if sock.recv(4096).startswith(b"HTTP/1.1 429 "):
+                        refused.add(sock)
+            return len(refused)
+
+        await meanwhile(lambda: turned_away() >= 30, 20.0)
         load = Load(service.port, 50.0, 2.0, len((await _models(service))["labels"]))
         tally = await load.run()
+        count = turned_away()
         for sock in opened:
             sock.close()
-        return refused, tally.errors
+        return count, tally.errors
 
     with Service(tmp_path, "--max-connections-per-address", "50", "--log-level", "error") as service:
         assert asyncio.run(scenario(service)) == (30, 0)
