@@ -146,7 +146,7 @@ class Slow(Adder):
     """Computes for a while."""
 
     def compute(self, place: Place) -> None:
-        time.sleep(0.02)
+        time.sleep(0.2)
         super().compute(place)
 
 
@@ -163,9 +163,9 @@ def test_a_run_tells_what_the_device_took_for_it_and_not_how_long_it_waited() ->
     pipeline.prepare(LEVEL, 1)
     with ThreadPoolExecutor(DEPTH) as pool:
         found = list(pool.map(run, range(DEPTH)))
-    assert all(0.02 <= own <= whole for own, whole in found)
-    # Who came last waited for all before.
-    assert max(whole - own for own, whole in found) >= 0.02 * (DEPTH - 1)
+    assert all(0.2 <= own <= whole for own, whole in found)
+    # Who came last waited for all before, which may have begun a little earlier.
+    assert max(whole - own for own, whole in found) >= 0.2 * (DEPTH - 1.5)
     pipeline.close()
 
 

@@ -212,7 +212,7 @@ def test_the_next_batch_is_handed_over_before_the_last_has_computed() -> None:
 
 
 def test_a_run_tells_what_it_computed_by_the_devices_clock(opened: Callable[[Sums], Pipeline[Any]]) -> None:
-    pipeline = opened(Sums(lambda number: time.sleep(0.02)))
+    pipeline = opened(Sums(lambda number: time.sleep(0.2)))
     together = threading.Barrier(DEPTH)
 
     def run(seed: int) -> tuple[float, float]:
@@ -225,8 +225,9 @@ def test_a_run_tells_what_it_computed_by_the_devices_clock(opened: Callable[[Sum
     pipeline.prepare(LEVEL, 1)
     with ThreadPoolExecutor(DEPTH) as pool:
         found = list(pool.map(run, range(DEPTH)))
-    assert all(0.02 <= own <= whole for own, whole in found)
-    assert max(whole - own for own, whole in found) >= 0.02 * (DEPTH - 1)  # who came last waited for all before
+    assert all(0.2 <= own <= whole for own, whole in found)
+    # Who came last waited for all before, which may have begun a little earlier.
+    assert max(whole - own for own, whole in found) >= 0.2 * (DEPTH - 1.5)
 
 
 def test_batches_are_filled_up_to_the_sizes_that_there_are(opened: Callable[[Sums], Pipeline[Any]]) -> None:

@@ -322,10 +322,11 @@ def test_a_late_body_is_refused_and_a_late_head_cut_off(monkeypatch: pytest.Monk
         body.receive(post(b"xyz")[:-1])
         head.receive(b"POST /classify HT")
         idle.receive(post(b"x"))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            while not (body.transport.closed and head.transport.closed and silent.transport.closed):
+                await asyncio.sleep(0.01)
         assert body.steps == ["begin classify", "late"]
         assert body.transport.written.startswith(b"HTTP/1.1 408 ")
-        assert body.transport.closed and head.transport.closed and silent.transport.closed
         assert not idle.transport.closed
         assert isinstance(idle.connection, Connection)
 
@@ -340,6 +341,8 @@ def test_a_body_that_comes_too_slowly_is_cut_off_before_its_time(monkeypatch: py
         slow, quick = (Setting(limits=Limits(upload_rate=1000)) for _ in range(2))
         for one in (slow, quick):
             one.receive(post(b"x" * 100_000)[:-99_990])
+        # As much ahead as may be asked of it should the machine be busy.
+        quick.receive(b"x" * 10_000)
         for _ in range(20):
             await asyncio.sleep(0.01)
             quick.receive(b"x" * 100)
@@ -353,7 +356,7 @@ def test_a_body_that_comes_too_slowly_is_cut_off_before_its_time(monkeypatch: py
 
 
 def test_whoever_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "TAKE_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "TAKE_SECONDS", 0.2)
 
     async def check() -> None:
         stuck, taking = (Setting(limits=Limits(upload_rate=1000)) for _ in range(2))
@@ -361,7 +364,7 @@ def test_whoever_takes_nothing_of_an_answer_is_cut_off(monkeypatch: pytest.Monke
             one.receive(post(b"one"))
             one.transport.unsent = 100_000
             one.connection.pause_writing()
-        for _ in range(20):
+        for _ in range(60):
             await asyncio.sleep(0.01)
             taking.transport.unsent -= 1000
         assert stuck.transport.aborted
@@ -379,8 +382,9 @@ def test_a_connection_that_closes_does_not_wait_for_ever(monkeypatch: pytest.Mon
         setting.transport.unsent = 10
         setting.receive(post(b"x", "/classify", "Connection: close"))
         assert setting.transport.closed and not setting.transport.aborted
-        await asyncio.sleep(0.15)
-        assert setting.transport.aborted
+        async with asyncio.timeout(10):
+            while not setting.transport.aborted:
+                await asyncio.sleep(0.01)
 
     in_loop(check)
 
@@ -441,8 +445,9 @@ def test_who_is_still_sending_gets_to_read_why_it_should_not(monkeypatch: pytest
         assert setting.transport.ended and not setting.transport.closed
         setting.receive(b"x" * 50 + post(b"y"))
         assert setting.steps == ["begin classify"]
-        await asyncio.sleep(0.1)
-        assert setting.transport.closed
+        async with asyncio.timeout(10):
+            while not setting.transport.closed:
+                await asyncio.sleep(0.01)
 
     in_loop(check)
 

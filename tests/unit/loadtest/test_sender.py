@@ -143,7 +143,7 @@ def test_refusals_and_their_retry_after() -> None:
 )
 def test_a_request_without_an_answer_is_an_error_with_a_reason(reply: bytes | None, error: str) -> None:
     with Server(lambda asked: reply) as server:
-        found = run(steady(20, 0.2, timeout=0.2), target(server))
+        found = run(steady(20, 0.2, timeout=1.0), target(server))
     assert errors(found) == [error] * 4
     assert found.status.tolist() == [0] * 4
     assert np.isfinite(found.done).all()

@@ -30,6 +30,7 @@ from service.wire.messages.worker import (
     Unload,
     Unloaded,
 )
+from service.wire.pulse import REST_LIMIT
 from tests.contract import models
 from tests.unit.worker.harness import Gateway, WorkerProcess
 
@@ -426,7 +427,11 @@ def test_a_version_that_changed_since_it_was_looked_at_is_refused(gateway: Gatew
 def test_a_batch_in_work_keeps_its_model(worker: WorkerProcess, gateway: Gateway) -> None:
     run = worker.batch([sleeping(1.0)], CLASSIFY)
     gateway.send(run)
-    time.sleep(0.3)
+    # An engine that has begun with it gives another limit than one that rests.
+    end = time.monotonic() + 30
+    while all(pulse.read().limit == REST_LIMIT for pulse in worker.pulses):
+        assert time.monotonic() < end
+        time.sleep(0.01)
     gateway.channel.send(Unload(CLASSIFY))
     first, second = gateway.answer(), gateway.answer()
     assert isinstance(first, Ran) and isinstance(first.items[0], Done)
