@@ -25,6 +25,8 @@ from tests.e2e.waiting import until
 
 PNG = images.png((7, 8, 9))
 BODY_MB, CALLS, FRAMES = 0.3, 6, 4
+GRACE = 4.0
+"""Seconds for which a service that leaves goes on serving; twice what an engine is kept for, and more."""
 
 
 @pytest.fixture(scope="module")
@@ -510,12 +512,15 @@ def test_a_service_that_leaves_says_so_first_and_loses_nothing(tmp_path: Path) -
             stream = client.Stream()
             await stream.write(pb.Frame(number=1, classify=pb.ClassifyRequest(image=PNG)))
             assert (await stream.read()).number == 1
+            leaves = time.monotonic()
             running.process.send_signal(signal.SIGTERM)
             assert (await watching.read()).status == 2, "NOT_SERVING"
             # It goes on serving for the seconds it was given.
             await client.Classify(pb.ClassifyRequest(image=PNG), timeout=20)
             await stream.write(pb.Frame(number=2, classify=SLOW))
             assert (await stream.read()).number == 2
+            # Late enough that the port closes before it is answered, and a second earlier than that.
+            await asyncio.sleep(leaves + GRACE - 1.0 - time.monotonic())
             last = client.Classify(SLOW, timeout=20)
             await asyncio.sleep(0)
             assert await watching.read() is grpc.aio.EOF
@@ -526,7 +531,7 @@ def test_a_service_that_leaves_says_so_first_and_loses_nothing(tmp_path: Path) -
             assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
             assert told(ended.value)["x-squint-code"] == "unavailable"
 
-    with Service(tmp_path, "--drain-seconds", "2.5") as running:
+    with Service(tmp_path, "--drain-seconds", str(GRACE)) as running:
         asyncio.run(asyncio.wait_for(scenario(running), 60))
         assert running.process is not None
         assert running.process.wait(20) == 0

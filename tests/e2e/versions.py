@@ -19,7 +19,7 @@ from tests.e2e.http import once
 from tests.e2e.service import Service, free_port
 
 SIDE = 32
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def put(root: Path, version: str, name: str = "toy", side: int = SIDE, task: manifest.Task = "classify",
