@@ -53,7 +53,7 @@ def test_sighup_brings_a_new_version_in_and_the_old_one_out(service: Repository,
     put(root, "2")
     tell(service, signal.SIGHUP)
     service.until(lambda: service.served(IMAGE) == "2")
-    # A worker says so in its log first; it is counted once the worker's message has come, after memory was given back.
+    # A worker logs it first; it is counted once the worker's message has come, after memory was given back.
     service.until(lambda: service.metric('squint_model_reloads_total{outcome="unloaded"}') == 1)
     assert len(service.log_lines("model_unloaded")) == 1
     assert service.rows() == {"1": ("UNAVAILABLE", "not among the versions to be served"), "2": ("READY", "")}
@@ -93,24 +93,23 @@ def test_a_request_under_way_is_answered_by_the_version_it_began_with(service: R
     """One that is with a worker; and one whose body comes only after the reload, however long that takes."""
     put(root, "2")
 
-    async def scenario() -> list[str]:
+    async def scenario() -> list[Any]:
         connection, slow = await service.occupied(images.png(images.sleep(150)))
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         head = b"POST /classify HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(IMAGE)
         writer.write(head + IMAGE[:20])
-        # Whoever is answered here asked after it.
-        assert (await once(service.port, "POST", "/classify", IMAGE)).json()["version"] == "1"
+        after_it = await once(service.port, "POST", "/classify", IMAGE)
         await once(service.admin_port, "POST", "/admin/reload")
         now = await once(service.port, "POST", "/classify", IMAGE)
         assert service.log_lines("model_unloaded") == []
         writer.write(IMAGE[20:])
-        body = (await reader.read()).partition(b"\r\n\r\n")[2]
+        held = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
         writer.close()
-        replies = [(await slow).json(), json.loads(body), now.json()]
+        replies = [(await slow).json(), held, after_it.json(), now.json()]
         await connection.close()
-        return [str(reply["version"]) for reply in replies]
+        return replies
 
-    assert asyncio.run(scenario()) == ["1", "1", "2"]
+    assert [reply["version"] for reply in asyncio.run(scenario())] == ["1", "1", "1", "2"]
     service.until(lambda: bool(service.log_lines("model_unloaded")))
 
 
