@@ -41,7 +41,7 @@ class Baseline:
         """The pixels [h, w, 3] of `part` of the JPEG `stream`, which says that it has `width` x `height`, decoded at
         1/`shrink` (1, 2, 4 or 8). None when it is one for the library, be it unusual, corrupt, or large."""
         columns, rows = part[2] - part[0], part[3] - part[1]
-        need = 3 * (columns + _AROUND) * (rows + _AROUND) + max(len(stream), 4 * columns) + _LINES
+        need = scratch_bytes(part, len(stream))
         if need > _MOST_SCRATCH:
             return None
         if need > self._scratch.nbytes:
@@ -52,6 +52,12 @@ class Baseline:
             pixels.ctypes.data, self._scratch.ctypes.data, self._scratch.nbytes, self._state.ctypes.data,
         )  # fmt: skip
         return pixels if told == _DONE else None
+
+
+def scratch_bytes(part: Part, size: int) -> int:
+    """How much memory decoding `part` of a file of `size` bytes takes at most, besides its pixels."""
+    columns, rows = part[2] - part[0], part[3] - part[1]
+    return 3 * (columns + _AROUND) * (rows + _AROUND) + max(size, 4 * columns) + _LINES
 
 
 def found() -> Baseline | None:
