@@ -641,7 +641,9 @@ static uint8_t *lay_out(Picture *picture, int shrink, int x0, int y0, int x1, in
     return scratch;
 }
 
-int squint_baseline_supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
+int squint_baseline_supported(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
 
 size_t squint_baseline_state(void) { return sizeof(State); }
 
