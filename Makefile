@@ -107,7 +107,7 @@ endef
 
 # The project itself, editable: a plain path file, so that starting a process imports no finder. What is written in C is
 # compiled then, where there is a compiler.
-PACKAGED := pyproject.toml service/decoder/baseline.c
+PACKAGED := pyproject.toml $(wildcard service/decoder/native/*)
 PIP_FLAGS := -q --disable-pip-version-check
 PROJECT := $(PIP_FLAGS) --no-deps --no-index --no-build-isolation --config-settings editable_mode=compat -e .
 

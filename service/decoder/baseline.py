@@ -1,4 +1,4 @@
-"""Ordinary JPEGs, of which only the part that is needed becomes pixels: by baseline.c, in two thirds of the time.
+"""Ordinary JPEGs, of which only the part that is needed becomes pixels: in C (native/), in two thirds of the time.
 
 It is there when a C compiler was when Squint was installed (pyproject.toml), on x86-64 with AVX2. Without it, and for
 every file that is not plainly ordinary and whole, libjpeg-turbo does the work, with the same pixels.
