@@ -18,14 +18,15 @@ Part = tuple[int, int, int, int]
 """x0, y0, x1, y1 in whole pixels."""
 
 _MODULE = "service.decoder._baseline"
-_MOST_SCRATCH = 16 << 20
-"""What is kept between images. Parts that take more are left to the library, which keeps only rows."""
+_KEPT_SCRATCH, _MOST_SCRATCH = 16 << 20, 64 << 20
+"""What is kept between images; and what is taken at all. For more, libjpeg-turbo is better, which keeps only rows."""
 _DONE = 0
 _AROUND, _LINES = 16, 2048
+_left_out = False
 
 
 class Baseline:
-    """The library, and the memory that it works in."""
+    """The decoder, and the memory that it works in."""
 
     def __init__(self, path: str) -> None:
         library = ctypes.CDLL(path)
@@ -35,21 +36,23 @@ class Baseline:
         pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
         self._call.argtypes = [ctypes.c_char_p, size, *[number] * 7, pointer, pointer, size, pointer]
         self._state = np.zeros(library.squint_baseline_state(), np.uint8)
-        self._scratch = np.empty(0, np.uint8)
+        self._kept = np.empty(0, np.uint8)
 
     def decode(self, stream: bytes, width: int, height: int, shrink: int, part: Part) -> Pixels | None:
         """The pixels [h, w, 3] of `part` of the JPEG `stream`, which says that it has `width` x `height`, decoded at
-        1/`shrink` (1, 2, 4 or 8). None when it is one for the library, be it unusual, corrupt, or large."""
-        columns, rows = part[2] - part[0], part[3] - part[1]
+        1/`shrink` (1, 2, 4 or 8). None when it is left to libjpeg-turbo, be it unusual, corrupt, or large."""
         need = scratch_bytes(part, len(stream))
         if need > _MOST_SCRATCH:
             return None
-        if need > self._scratch.nbytes:
-            self._scratch = np.empty(need, np.uint8)
-        pixels = np.empty((rows, columns, 3), np.uint8)
+        scratch = self._kept
+        if need > scratch.nbytes:
+            scratch = np.empty(need, np.uint8)
+            if need <= _KEPT_SCRATCH:
+                self._kept = scratch
+        pixels = np.empty((part[3] - part[1], part[2] - part[0], 3), np.uint8)
         told = self._call(
             stream, len(stream), width, height, shrink, *part,
-            pixels.ctypes.data, self._scratch.ctypes.data, self._scratch.nbytes, self._state.ctypes.data,
+            pixels.ctypes.data, scratch.ctypes.data, scratch.nbytes, self._state.ctypes.data,
         )  # fmt: skip
         return pixels if told == _DONE else None
 
@@ -61,17 +64,14 @@ def scratch_bytes(part: Part, size: int) -> int:
 
 
 def found() -> Baseline | None:
-    """It, where it was built, this processor can run it, and it has not been left out."""
+    """The decoder, where it was built, this processor can run it, and it has not been left out."""
     return None if _left_out else _load()
 
 
 def leave_out() -> None:
-    """Have the library do everything from now on."""
+    """Have libjpeg-turbo decode everything from now on."""
     global _left_out
     _left_out = True
-
-
-_left_out = False
 
 
 @lru_cache(maxsize=1)
@@ -79,13 +79,13 @@ def _load() -> Baseline | None:
     """One for each process: its memory is not for threads."""
     path = built()
     try:
-        library = Baseline(path) if path else None
+        decoder = Baseline(path) if path else None
     except OSError:
         return None
-    return library if library and library.supported else None
+    return decoder if decoder and decoder.supported else None
 
 
 def built() -> str | None:
-    """The path of the library, if it was built."""
+    """The path of what was compiled, if it was."""
     found = importlib.util.find_spec(_MODULE)
     return found.origin if found else None

@@ -29,7 +29,7 @@ from service.wire.messages.decoder import Fitting, Geometry
 Pixels = NDArray[np.uint8]
 
 EXACT_PIXELS = 2_000_000
-"""JPEGs up to this size are decoded whole. Larger ones are shrunk while decoding, as far as SPARE lets them."""
+"""JPEGs up to this size are decoded at full size. Larger ones are shrunk while decoding, as far as SPARE lets them."""
 SPARE = 2
 """A JPEG is shrunk while decoding only so far that each side keeps this many pixels per pixel of the target."""
 LARGE_PIXELS = 12_600_000

@@ -66,9 +66,10 @@ def test_parts_are_decoded_by_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_would_take_much_memory_is_for_the_library() -> None:
     own = needs_own()
-    data = save(np.zeros((2000, 3000, 3), np.uint8), "JPEG")
-    assert own.decode(data, 3000, 2000, 1, (0, 0, 3000, 2000)) is None
-    assert own.decode(data, 3000, 2000, 1, (0, 0, 1000, 2000)) is not None
+    data = save(np.zeros((4000, 6000, 3), np.uint8), "JPEG")
+    assert own.decode(data, 6000, 4000, 1, (0, 0, 6000, 4000)) is None
+    assert own.decode(data, 6000, 4000, 1, (0, 0, 3000, 4000)) is not None
+    assert own.decode(data, 6000, 4000, 1, (0, 0, 1000, 1000)) is not None
 
 
 def test_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
