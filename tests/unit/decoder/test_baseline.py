@@ -292,9 +292,9 @@ def test_other_sizes_than_the_header_says(library: baseline.Baseline) -> None:
 
 
 def test_parts_too_large_for_its_memory(library: baseline.Baseline) -> None:
-    jpeg = bytes(simplejpeg.encode_jpeg(np.zeros((2400, 2400, 3), np.uint8)))
+    jpeg = bytes(simplejpeg.encode_jpeg(np.zeros((5000, 5000, 3), np.uint8)))
     assert whole(library, jpeg) is None
-    assert equal(library.decode(jpeg, 2400, 2400, 1, (0, 0, 2400, 1200)), np.zeros((1200, 2400, 3), np.uint8))
+    assert equal(library.decode(jpeg, 5000, 5000, 1, (0, 0, 5000, 2500)), np.zeros((2500, 5000, 3), np.uint8))
 
 
 # --- what only an attacker writes ---------------------------------------------------------------------------------

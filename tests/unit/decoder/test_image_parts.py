@@ -64,14 +64,6 @@ def test_parts_are_decoded_by_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded(save(photo(500, 375), "JPEG"), FITTINGS[0])
 
 
-def test_what_would_take_much_memory_is_for_the_library() -> None:
-    own = needs_own()
-    data = save(np.zeros((4000, 6000, 3), np.uint8), "JPEG")
-    assert own.decode(data, 6000, 4000, 1, (0, 0, 6000, 4000)) is None
-    assert own.decode(data, 6000, 4000, 1, (0, 0, 3000, 4000)) is not None
-    assert own.decode(data, 6000, 4000, 1, (0, 0, 1000, 1000)) is not None
-
-
 def test_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_own()
     monkeypatch.setattr(baseline, "_left_out", False)
