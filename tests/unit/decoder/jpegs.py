@@ -82,10 +82,11 @@ def picture_of(rng: random.Random, width: int, height: int) -> Pixels:
 
 
 class Code:
-    """A Huffman code for `symbols`: of random lengths, none of it all ones."""
+    """A Huffman code for `symbols`: of random lengths, shortest for the first or for any, none of it all ones."""
 
     def __init__(self, rng: random.Random, symbols: list[int]) -> None:
-        symbols = rng.sample(symbols, len(symbols))
+        if rng.random() < 0.5:
+            symbols = rng.sample(symbols, len(symbols))
         # Each length leaves room for the symbols that are still to come, all ones being none of them.
         counts, free, left = [0] * 16, 1, len(symbols)
         greed = rng.choice((0.02, 0.2, 0.5, 1.0))
@@ -116,8 +117,8 @@ def _size(value: int) -> int:
     return abs(value).bit_length()
 
 
-def _block(rng: random.Random, dc: Code, ac: Code, mean: int, sizes: list[int], ends: float) -> str:
-    """The bits of a block whose difference of means is `mean`."""
+def _block(rng: random.Random, dc: Code, ac: Code, mean: int, sizes: list[int], ends: float, beyond: float) -> str:
+    """The bits of a block whose difference of means is `mean`; it ends early, or behind its end, as likely as told."""
     bits = dc.codes[_size(mean)] + _number(mean, _size(mean))
     place = 0
     while place < 63:
@@ -127,7 +128,8 @@ def _block(rng: random.Random, dc: Code, ac: Code, mean: int, sizes: list[int], 
         size = rng.choice(sizes)
         symbol = 0xF0 if run == 15 and rng.random() < 0.5 else run << 4 | size
         if place + run + 1 > 63:
-            return bits + ac.codes[0]
+            over = symbol != 0xF0 and rng.random() < beyond
+            return bits + (ac.codes[symbol] + "1" * size if over else "") + ac.codes[0]
         place += run + 1
         bits += ac.codes[symbol]
         if symbol != 0xF0:
@@ -146,13 +148,13 @@ def written(rng: random.Random) -> bytes:
     width, height = rng.randint(1, 50), rng.randint(1, 50)
     codes = [Code(rng, list(range(12))) for _ in range(2)]
     codes += [
-        Code(rng, [0, 0xF0, *(run << 4 | size for run in range(16) for size in range(1, 16))]) for _ in range(2)
+        Code(rng, [0, 0xF0, *(run << 4 | size for size in range(1, 16) for run in range(16))]) for _ in range(2)
     ]  # fmt: skip
     largest = rng.choice((1, 1, 2, 8, 16, 255))
     quantisers = [bytes(rng.randint(1, largest) for _ in range(64)) for _ in range(2)]
     chosen = [(rng.randrange(2), rng.randrange(2), rng.randrange(2)) for _ in range(3)]
-    sizes = rng.choice(([1], [1, 2], [1, 2, 3, 5], [3, 6, 8], [1, 9, 10], [1, 2, 3, 12, 15]))
-    ends = rng.choice((0.9, 0.3, 0.1, 0.02))
+    sizes = rng.choice(([1], [1, 2], [1, 2, 3, 5], [3, 6, 8], [1, 9, 10], [1, 2, 3, 12, 15], [2, 15]))
+    ends, beyond = rng.choice((0.9, 0.3, 0.1, 0.02)), rng.choice((0, 0, 0, 0.1))
     columns, rows = -(-width // (8 * across)), -(-height // (8 * down))
     interval = rng.choice((0, 0, 1, 2, 3, 7, columns, columns * rows, 1000))
     parts: list[bytes] = []
@@ -165,7 +167,7 @@ def written(rng: random.Random) -> bytes:
             for _ in range(across * down if component == 0 else 1):
                 most = min(_MOST_MEAN // quantisers[quantiser][0], 1023)
                 mean = rng.choice((before[component], rng.randint(-most, most), -most, most))
-                bits += _block(rng, codes[dc], codes[2 + ac], mean - before[component], sizes, ends)
+                bits += _block(rng, codes[dc], codes[2 + ac], mean - before[component], sizes, ends, beyond)
                 before[component] = mean
     parts.append(_packed(bits))
     head = b"\xff\xd8" + segment(0xE0, _JFIF)

@@ -13,7 +13,7 @@ int squint_baseline_decode(const uint8_t *data, size_t size, int width, int heig
 size_t squint_baseline_state(void);
 
 enum { WIDTH, HEIGHT, SHRINK, X0, Y0, X1, Y1, SCRATCH, SIZE, NUMBERS };
-enum { PLENTY = 1 << 20 };
+enum { PLENTY = 1 << 15 };
 
 static void *must(void *memory) {
     if (!memory) exit(3);

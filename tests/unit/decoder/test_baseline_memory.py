@@ -19,7 +19,7 @@ import pytest
 from service.decoder.baseline import scratch_bytes
 from tests.deploy.tools import lacking
 from tests.unit.decoder import jpegs
-from tests.unit.decoder.scenes import noise, save
+from tests.unit.decoder.scenes import noise, photo, save, with_segment
 
 _HERE = Path(__file__).parent
 _SOURCES = [_HERE / "sanitized.c", *(_HERE.parents[2] / "service" / "decoder" / "native").glob("*.c")]
@@ -127,10 +127,25 @@ def test_sums_of_differences_have_a_bound(program: Path) -> None:
     assert told_of(program, [case(jpeg, jpegs.size_of(jpeg), 8, (0, 0, 16, 16))]) == "L"
 
 
-def test_segments_that_end_with_the_file(program: Path) -> None:
-    cut = jpegs.ending_in_a_segment(jpegs.of_sampling("420", 40, 40))
-    assert len(cut) > 500
-    assert set(told_of(program, [case(jpeg, (40, 40), 1, (0, 0, 40, 40)) for jpeg in cut])) == {"L"}
+def test_files_that_end_early(program: Path) -> None:
+    """Anywhere, and with a segment that says so."""
+    jpeg = with_segment(save(photo(40, 40), "JPEG", restart_marker_blocks=2), 0xEE, jpegs.ADOBE)
+    cut = [jpeg[:size] for size in range(len(jpeg))] + jpegs.ending_in_a_segment(jpeg)
+    assert set(told_of(program, [case(each, (40, 40), 1, (0, 0, 40, 40)) for each in cut])) == {"L"}
+
+
+def test_frames_and_scans_that_say_anything(program: Path) -> None:
+    """Every value of every byte."""
+    jpeg, cases = jpegs.of_sampling("420", 24, 24), []
+    for marker, start, end in jpegs.segments(jpeg):
+        for at in range(start + 2, end) if marker in (0xC0, 0xDA) else ():
+            for value in range(256):
+                changed = jpeg[:at] + bytes((value,)) + jpeg[at + 1 :]
+                width, height = jpegs.size_of(changed)
+                cases.append(case(changed, (width, height), 1, (0, 0, min(width, 24), min(height, 24))))
+    answers = Counter(told_of(program, cases))
+    assert set(answers) == {"D", "L"}
+    assert answers["D"] > 50
 
 
 @pytest.mark.parametrize("part", [(0, 0, 40, 40), (0, 0, 8, 8)])
