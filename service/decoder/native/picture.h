@@ -46,7 +46,7 @@ typedef struct {
     Component components[3];
     uint16_t quantisers[4][64]; /* in zigzag order */
     int quantised;              /* a bit for each table that the file has brought */
-    const uint8_t *tables[4];   /* where those of State are in the file, which may bring them often: their counts, their symbols */
+    const uint8_t *tables[4];   /* where the last of each are in the file: counts, and symbols behind them */
     const uint8_t *coded;
 } Picture;
 
