@@ -12,7 +12,7 @@ enum { LOOK = 10, MORE = 0x80, END_OF_BLOCK = 128 };
 enum { PAD = 320, SPARE = 64 };
 /* Numbers of a picture are at most some 1,400. What is far beyond is none, and there libraries begin to overflow, each in
    its own way. */
-enum { MOST_MEAN = 4087, MOST_NUMBER = 8191 };
+enum { MOST_MEAN = 4087, MOST_NUMBER = 3100 };
 
 /* What the first LOOK bits hold. Bits 0 to 6: how many are taken. Bits 8 to 15 and 16 to 23: places to advance, for the
    first and the second symbol (0: there is none). Bits 32 to 47 and 48 to 63: their values. Or, if bit 7 is set, MORE: the

@@ -198,6 +198,24 @@ def _plain(dc: bytes, ac: bytes, coded: bytes, width: int, height: int, quantise
     return head + segment(0xDA, b"\3\1\0\2\0\3\0\0\x3f\0") + coded + b"\xff\xd9"
 
 
+def steep(sign: int, quantiser: int) -> bytes:
+    """A JPEG 4:4:4 of 8x8 whose brightness is 2,400 in its first place and -1,023 and 1,023 times `quantiser` beside and
+    below that; or the opposite."""
+    dc, ac = b"\1\1".ljust(16, b"\0") + b"\0\x0a", b"\1\1".ljust(16, b"\0") + b"\0\x0a"
+    bits = (
+        "10"
+        + _number(sign * 600, 10)
+        + "10"
+        + _number(-sign * 1023, 10)
+        + "10"
+        + _number(sign * 1023, 10)
+        + "0000"
+        + "0"
+    )
+    jpeg = _plain(dc, ac, _packed(bits), 8, 8, quantiser)
+    return jpeg.replace(bytes((0, quantiser, quantiser)), bytes((0, 4, quantiser)), 1)
+
+
 def endless(size: int) -> bytes:
     """A JPEG 4:4:4 of 40x8 with so many zeros as coded data, of which a block takes as much as one can: 16 bits for
     each symbol and 15 for each number."""

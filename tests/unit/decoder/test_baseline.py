@@ -300,6 +300,17 @@ def test_parts_too_large_for_its_memory(library: baseline.Baseline) -> None:
 # --- what only an attacker writes ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+def test_numbers_that_no_picture_has_are_left(library: baseline.Baseline, shrink: int) -> None:
+    """What comes of them between the two passes would not fit 16 bits, and libjpeg-turbo keeps 32 at a quarter."""
+    for sign in (-1, 1):
+        for quantiser in range(1, 9):
+            jpeg = jpegs.steep(sign, quantiser)
+            got = whole(library, jpeg, shrink)
+            assert (got is None) == (quantiser > 3 and shrink < 8)
+            assert got is None or equal(got, reference(jpeg, shrink))
+
+
 def test_codes_of_all_ones_are_left(library: baseline.Baseline) -> None:
     """The library refuses them."""
     usual, ones = (1, 1), (2,)
