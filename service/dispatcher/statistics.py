@@ -10,10 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from service.dispatcher.tickets import Outcome
+from service.dispatcher.tickets import Outcome, slowest
 
 _NS = 1e9
 
@@ -139,10 +137,11 @@ class Statistics:
         counts.last_ms = int(self._now() * 1000)
         counts.success.add(seconds)
         counts.inferences += sum(outcome.refusal is None for outcome in outcomes)
-        counts.queue.add(max(outcome.decoder_wait + outcome.queue for outcome in outcomes))
-        counts.decode.add(max(outcome.decode for outcome in outcomes))
-        counts.infer.add(max(outcome.infer for outcome in outcomes))
-        counts.post.add(max(outcome.post for outcome in outcomes))
+        one = slowest(outcomes)
+        counts.queue.add(one.decoder_wait + one.queue)
+        counts.decode.add(one.decode)
+        counts.infer.add(one.infer)
+        counts.post.add(one.post)
 
     def refused(self, model: str, version: str, seconds: float) -> None:
         """A request ended without an answer."""

@@ -14,7 +14,7 @@ import msgspec
 
 from service.dispatcher.catalogue import Entry
 from service.dispatcher.statistics import Duration, ModelCounts, Statistics
-from service.dispatcher.tickets import Outcome
+from service.dispatcher.tickets import Outcome, slowest
 from service.errors import Refusal
 from service.families import Distribution
 
@@ -90,12 +90,13 @@ class TritonMetrics:
         if refusal is not None:
             model.failed[_REASON.get(refusal.code, "OTHER")] += 1
             return
+        one = slowest(outcomes)
         took = {
             "request": seconds,
-            "queue": max(one.decoder_wait + one.queue for one in outcomes),
-            "compute_input": max(one.decode for one in outcomes),
-            "compute_infer": max(one.infer for one in outcomes),
-            "compute_output": max(one.post for one in outcomes),
+            "queue": one.decoder_wait + one.queue,
+            "compute_input": one.decode,
+            "compute_infer": one.infer,
+            "compute_output": one.post,
         }
         for stage, duration in took.items():
             model.durations[stage].observe(duration * 1e6)

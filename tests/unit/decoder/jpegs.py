@@ -199,8 +199,8 @@ def _plain(dc: bytes, ac: bytes, coded: bytes, width: int, height: int, quantise
 
 
 def steep(sign: int, quantiser: int) -> bytes:
-    """A JPEG 4:4:4 of 8x8 whose brightness is 2,400 in its first place and -1,023 and 1,023 times `quantiser` beside and
-    below that; or the opposite."""
+    """A JPEG 4:4:4 of 8x8 whose brightness is 2,400 in its first place and 1,023 times `quantiser` below
+    that, and its opposite beside; or all that with other signs."""
     dc, ac = b"\1\1".ljust(16, b"\0") + b"\0\x0a", b"\1\1".ljust(16, b"\0") + b"\0\x0a"
     bits = (
         "10"
