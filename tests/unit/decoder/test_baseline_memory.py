@@ -23,7 +23,7 @@ from tests.unit.decoder.scenes import noise, photo, save, with_segment
 
 _HERE = Path(__file__).parent
 _SOURCES = [_HERE / "sanitized.c", *(_HERE.parents[2] / "service" / "decoder" / "native").glob("*.c")]
-_FLAGS = ["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-mavx2", "-mbmi", "-mbmi2", "-mlzcnt"]
+_FLAGS = ["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-mavx2", "-mbmi", "-mbmi2"]
 _SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 _SHORT, _FULL = 3_000, 300_000
 _AT_ONCE = 2_000
