@@ -87,10 +87,10 @@ class Outcome(msgspec.Struct):
     ended: float = 0.0
     """When that batch's results were here, by the engine's clock."""
 
+
 def slowest(outcomes: Sequence[Outcome]) -> Outcome:
     """Of a request's images the one whose stages took longest in all. They add up to no more than the request took."""
     return max(outcomes, key=lambda one: one.decoder_wait + one.queue + one.decode + one.infer + one.post)
-
 
 
 class Done(Protocol):

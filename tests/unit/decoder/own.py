@@ -15,7 +15,8 @@ def needs_own() -> baseline.Baseline:
     said to be there."""
     own = baseline.found()
     if own is None:
-        required = os.environ.get("TEST_TOOLS") == "required" and platform.machine() == "x86_64"
+        here = platform.machine() == "x86_64" and baseline.built() is None
+        required = os.environ.get("TEST_TOOLS") == "required" and here
         (pytest.fail if required else pytest.skip)("baseline.c was not built, or not for this processor")
     return own
 
