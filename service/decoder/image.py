@@ -40,7 +40,6 @@ _GAP = 6.0
 
 _JPEG_MAGIC = b"\xff\xd8"
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_FLIPS_COLUMNS, _FLIPS_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -98,7 +97,7 @@ def pixels(data: memoryview | bytes, limits: Limits) -> Pixels:
     try:
         image = read(raw, header, 1)
         if isinstance(image, np.ndarray):
-            return np.ascontiguousarray(_oriented(image, header.orientation))
+            return np.ascontiguousarray(_oriented(image, header))
         return np.ascontiguousarray(_array(_transposed(image, header.orientation)))
     except Exception:
         raise headers.corrupt() from None
@@ -132,7 +131,7 @@ def _fill(canvas: Pixels, raw: bytes, header: Header, placing: Placing, shrink: 
     if isinstance(image, Image.Image) and image.width * image.height <= LARGE_PIXELS:
         image = _array(image)
     if isinstance(image, np.ndarray):
-        resample(_oriented(image, header.orientation), source, content, fitting.filter)
+        resample(_oriented(image, header), source, content, fitting.filter)
         return
     # As an array the largest images would take twice their memory. Through a float32 in Pillow the box may end up a
     # hair beyond the image, which it would refuse.
@@ -160,7 +159,7 @@ def _fill_from_part(content: Pixels, raw: bytes, header: Header, shrink: int, so
     if pixels is None:
         return False
     box = (source[0] - left, source[1] - top, source[2] - left, source[3] - top)
-    resample(_oriented(pixels, header.orientation), box, content, fitting.filter, (height, width))
+    resample(_oriented(pixels, header), box, content, fitting.filter, (height, width))
     return True
 
 
@@ -190,8 +189,8 @@ def shrunk_box(placing: Placing, header: Header, shrink: int) -> Box:
     """The source box in shrunk pixels. The last shrunk pixel of an axis may reach beyond the image; where the
     orientation flips the axis, that surplus comes first."""
     width, height = placing.geometry.width, placing.geometry.height
-    x = -width % shrink / shrink if header.orientation in _FLIPS_COLUMNS else 0.0
-    y = -height % shrink / shrink if header.orientation in _FLIPS_ROWS else 0.0
+    x = -width % shrink / shrink if header.mirrored else 0.0
+    y = -height % shrink / shrink if header.flipped else 0.0
     x0, y0, x1, y1 = (side / shrink for side in placing.source)
     return (x0 + x, y0 + y, x1 + x, y1 + y)
 
@@ -245,13 +244,11 @@ def _array(image: Image.Image) -> Pixels:
     return array if array.ndim == 3 else np.broadcast_to(array[:, :, None], (*array.shape, 3))
 
 
-def _oriented(image: Pixels, orientation: int) -> Pixels:
+def _oriented(image: Pixels, header: Header) -> Pixels:
     """A view of `image` turned as EXIF says."""
-    if orientation > 4:
+    if header.turned:
         image = image.transpose(1, 0, 2)
-    rows = -1 if orientation in _FLIPS_ROWS else 1
-    columns = -1 if orientation in _FLIPS_COLUMNS else 1
-    return image[::rows, ::columns]
+    return image[:: -1 if header.flipped else 1, :: -1 if header.mirrored else 1]
 
 
 def _transposed(image: Image.Image, orientation: int) -> Image.Image:
